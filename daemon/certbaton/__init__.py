@@ -1,0 +1,1 @@
+"""certbaton: obtains, renews and hands over TLS certificates on cloud load balancers."""
