@@ -1,0 +1,80 @@
+"""
+What can go wrong, told as an answer to "what now?".
+
+::
+
+    CertbatonError
+    ├── ConfigurationError     the operator must change something; exit 2 at start
+    ├── RetryableError         the world may change by itself
+    │   ├── RateLimited        the CA named a time; obey it
+    │   ├── CaUnavailable
+    │   ├── ClusterUnavailable
+    │   └── SolverNotReady
+    ├── PermanentError         a person must change something outside; tried again all the same
+    └── Conflict               somebody wrote first: look again, at once
+
+No message or ``repr`` of these ever carries key material. The original error,
+where there is one, is the ``__cause__``.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+
+class CertbatonError(Exception):
+    """Base of everything certbaton raises on purpose; ``str()`` is one sentence for a person."""
+
+
+class ConfigurationError(CertbatonError):
+    """
+    The operator must change something.
+
+    *where* is a key path (``certificates[0].dnsNames[1]``), or an object
+    (``Service shop/shop``).
+    """
+
+    def __init__(self, message: str, *, where: str = "") -> None:
+        super().__init__(f"{where}: {message}" if where else message)
+        self.where = where
+
+
+class RetryableError(CertbatonError):
+    """
+    The world may change by itself.
+
+    *retry_at* (aware, UTC) is set where the other side named a time; without
+    it the back-off of the policy decides.
+    """
+
+    def __init__(self, message: str, *, retry_at: datetime | None = None) -> None:
+        super().__init__(message)
+        self.retry_at = retry_at
+
+
+class RateLimited(RetryableError):
+    """The CA refused because of a rate limit (RFC 8555 section 6.6)."""
+
+
+class CaUnavailable(RetryableError):
+    """The CA could not be reached, or answered 5xx."""
+
+
+class ClusterUnavailable(RetryableError):
+    """The API server could not be reached, or answered 429 or 5xx."""
+
+
+class SolverNotReady(RetryableError):
+    """A challenge's answer is not yet where the CA will look for it."""
+
+
+class PermanentError(CertbatonError):
+    """A person must change something outside: CAA, a rejected name, missing rights."""
+
+
+class Conflict(CertbatonError):
+    """Somebody wrote first (HTTP 409): look again, without back-off."""
+
+
+class ObjectGone(Conflict):
+    """The object that should be changed is not there any more (HTTP 404)."""
