@@ -1,0 +1,107 @@
+"""
+The words: plain, immutable data that every other module speaks in.
+
+Nothing here does I/O or reads a clock. Times are timezone-aware UTC
+everywhere. A term of the field is used as the field uses it: RFC 8555 (Order,
+Authorization, Challenge), Kubernetes (Service, Secret), OCI (listener).
+"""
+
+from __future__ import annotations
+
+from certbaton.model.acme import (
+    AuthorizationInfo,
+    ChallengeInfo,
+    OrderInfo,
+)
+from certbaton.model.actions import (
+    Action,
+    AdvanceOrder,
+    CloseOrder,
+    DeleteVersion,
+    EnsureAccount,
+    MarkForDeletion,
+    MarkServed,
+    Plan,
+    Repoint,
+    StageOrder,
+    Unmark,
+    Wait,
+    WaitKind,
+)
+from certbaton.model.spec import (
+    CertificateSpec,
+    Instance,
+    IssuerSpec,
+    KeyType,
+    ObjectRef,
+    Policy,
+    ProbeSpec,
+    Reason,
+    ServiceSpec,
+)
+from certbaton.model.world import (
+    Account,
+    Address,
+    FailedValidation,
+    Failure,
+    Journal,
+    Leaf,
+    ListenerState,
+    OrderRecord,
+    OwnedFields,
+    PendingOrder,
+    Proof,
+    Route,
+    SecretVersion,
+    ServicePort,
+    ServiceState,
+    Sight,
+    Snapshot,
+    SyncEvent,
+)
+
+__all__ = [
+    "Account",
+    "Action",
+    "Address",
+    "AdvanceOrder",
+    "AuthorizationInfo",
+    "CertificateSpec",
+    "ChallengeInfo",
+    "CloseOrder",
+    "DeleteVersion",
+    "EnsureAccount",
+    "FailedValidation",
+    "Failure",
+    "Instance",
+    "IssuerSpec",
+    "Journal",
+    "KeyType",
+    "Leaf",
+    "ListenerState",
+    "MarkForDeletion",
+    "MarkServed",
+    "ObjectRef",
+    "OrderInfo",
+    "OrderRecord",
+    "OwnedFields",
+    "PendingOrder",
+    "Plan",
+    "Policy",
+    "ProbeSpec",
+    "Proof",
+    "Reason",
+    "Repoint",
+    "Route",
+    "SecretVersion",
+    "ServicePort",
+    "ServiceSpec",
+    "ServiceState",
+    "Sight",
+    "Snapshot",
+    "StageOrder",
+    "SyncEvent",
+    "Unmark",
+    "Wait",
+    "WaitKind",
+]

@@ -1,0 +1,122 @@
+"""What to do: the plan of one certificate, its actions and its waits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from certbaton.model.spec import CertificateSpec, IssuerSpec, ObjectRef, Reason, ServiceSpec
+from certbaton.model.world import PendingOrder, SecretVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """Base of all actions: one handler each in ``apply``, each one idempotent."""
+
+    certificate: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class EnsureAccount(Action):
+    """Key stored, then newAccount, then URL stored (RFC 8555 section 7.3)."""
+
+    issuer: IssuerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class StageOrder(Action):
+    """Key and CSR into the Journal, before the CA is asked."""
+
+    spec: CertificateSpec
+    reason: Reason
+    list_first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AdvanceOrder(Action):
+    """Bring the pending order as far as it gets in one go."""
+
+    spec: CertificateSpec | None
+    pending: PendingOrder
+    finish_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CloseOrder(Action):
+    """Take the pending order out of the Journal; *version* is what it ended in."""
+
+    pending: PendingOrder
+    version: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Repoint(Action):
+    """One server-side apply that makes a Service name *version*."""
+
+    service: ServiceSpec
+    version: SecretVersion
+
+
+@dataclass(frozen=True, slots=True)
+class MarkServed(Action):
+    """Note on the version that its handover at *service* has ended."""
+
+    service: ObjectRef
+    version: SecretVersion
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class MarkForDeletion(Action):
+    """First half of collecting."""
+
+    version: SecretVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Unmark(Action):
+    """A marked version is named again, or is to be named."""
+
+    version: SecretVersion
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteVersion(Action):
+    """Second half: all Services looked at live, then deleted with preconditions."""
+
+    version: SecretVersion
+
+
+class WaitKind(StrEnum):
+    """What a wait is for: ``once`` follows the first kind only."""
+
+    IN_FLIGHT = "in flight"
+    LATER = "later"
+    BACK_OFF = "back-off"
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do before *until* (aware, UTC); *what* is a sentence for a person."""
+
+    what: str
+    until: datetime
+    kind: WaitKind
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """
+    What one certificate needs now.
+
+    Actions are in order; *due* is since when a new version is wanted, and
+    *notes* are sentences worth showing to somebody.
+    """
+
+    certificate: str
+    actions: tuple[Action, ...] = ()
+    waits: tuple[Wait, ...] = ()
+    notes: tuple[str, ...] = ()
+    due: datetime | None = None

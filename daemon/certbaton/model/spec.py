@@ -1,0 +1,136 @@
+"""What is asked for: certificates, issuers, Services, and the numbers of the policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class ObjectRef:
+    """A namespaced object, written ``namespace/name``."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One release of certbaton: what tells its objects from another release's."""
+
+    release: str
+    namespace: str
+
+    def __str__(self) -> str:
+        return f"{self.release}.{self.namespace}"
+
+    @property
+    def field_manager(self) -> str:
+        """Field manager of our Service writes; names the Lease of its holder."""
+        return f"certbaton/{self.namespace}/{self.release}"
+
+
+class KeyType(StrEnum):
+    """Key types that Let's Encrypt and the OCI load balancer accept."""
+
+    RSA_2048 = "RSA-2048"
+    RSA_3072 = "RSA-3072"
+    RSA_4096 = "RSA-4096"
+    EC_P256 = "P-256"
+    EC_P384 = "P-384"
+
+
+class Reason(StrEnum):
+    """Why a certificate is issued; cert-manager's words, and ours from Revoked on."""
+
+    DOES_NOT_EXIST = "DoesNotExist"
+    INVALID_KEY_PAIR = "InvalidKeyPair"
+    INCORRECT_ISSUER = "IncorrectIssuer"
+    REQUEST_CHANGED = "RequestChanged"
+    RENEWING = "Renewing"
+    EXPIRED = "Expired"
+    REVOKED = "Revoked"
+    FORCED = "Forced"
+
+
+@dataclass(frozen=True, slots=True)
+class IssuerSpec:
+    """One ACME CA: where its directory is and how its account is made."""
+
+    name: str
+    directory: str
+    ca_bundle: str | None = None
+    email: str | None = None
+    profile: str | None = None
+    timeout: timedelta = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeSpec:
+    """Where a listener is looked at, in place of what the Service's status says."""
+
+    address: str | None = None
+    port: int | None = None
+    server_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSpec:
+    """A Service of type LoadBalancer that serves the certificate."""
+
+    ref: ObjectRef
+    set_ssl_ports: bool = True
+    add_https_port: bool = True
+    probe: ProbeSpec = ProbeSpec()
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateSpec:
+    """A certificate as the configuration asks for it. *names* are sorted, lower-case A-labels."""
+
+    name: str
+    names: tuple[str, ...]
+    issuer: IssuerSpec
+    solver: str
+    key_type: KeyType = KeyType.RSA_2048
+    services: tuple[ServiceSpec, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """
+    The numbers behind the rules. Shares are of the leaf's lifetime L.
+
+    The same rules so hold for minutes in the lab, for six days and for ninety.
+    """
+
+    renew_left: float = 1 / 3
+    renew_left_short: float = 1 / 2
+    short_lifetime: timedelta = timedelta(days=10)
+    renew_jitter: float = 1 / 100
+    late: float = 1 / 6
+    retention_share: float = 1 / 10
+    retention_ceiling: timedelta = timedelta(hours=24)
+    sweep_share: float = 1 / 30
+    sweep_ceiling: timedelta = timedelta(minutes=15)
+    settle_share: float = 1 / 10
+    settle_ceiling: timedelta = timedelta(minutes=15)
+    handover_ceiling: timedelta = timedelta(hours=1)
+    keep_previous: int = 1
+    back_off: tuple[timedelta, ...] = (
+        timedelta(minutes=1),
+        timedelta(minutes=10),
+        timedelta(minutes=100),
+        timedelta(hours=24),
+    )
+    order_limit: int = 4
+    order_limit_window: timedelta = timedelta(days=7)
+    validation_limit: int = 3
+    validation_limit_window: timedelta = timedelta(hours=1)
+    poll_listener: timedelta = timedelta(seconds=1)
+    poll_order: timedelta = timedelta(seconds=5)
+    backstop: timedelta = timedelta(minutes=10)

@@ -1,0 +1,263 @@
+"""What is there: versions, Journals, Services and listeners, as read at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from certbaton.model.spec import ObjectRef
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """
+    Facts of an end-entity certificate.
+
+    *sha256* is of its DER encoding, *public_key_sha256* of its
+    SubjectPublicKeyInfo, both in hex. *names* are its SAN dNSNames, sorted.
+    """
+
+    sha256: str
+    names: tuple[str, ...]
+    not_before: datetime
+    not_after: datetime
+    public_key_sha256: str
+    key_type: str
+    self_signed: bool = False
+
+    @property
+    def lifetime(self) -> timedelta:
+        """L: from notBefore to notAfter."""
+        return self.not_after - self.not_before
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """How and when the handover of a version at one Service ended."""
+
+    at: datetime
+    how: str  # "wire", "events", or "unproven"
+
+
+@dataclass(frozen=True, slots=True)
+class SecretVersion:
+    """
+    One immutable TLS Secret of ours.
+
+    *leaf* is None where tls.crt cannot be read; *flaw* then, or where key and
+    chain do not fit, is a sentence. *served* is keyed by ``namespace/name`` of
+    the Service. The private key is deliberately not here.
+    """
+
+    ref: ObjectRef
+    certificate: str
+    uid: str
+    resource_version: str
+    leaf: Leaf | None
+    flaw: str | None = None
+    directory: str = ""
+    account_url: str = ""
+    served: Mapping[str, Proof] = field(default_factory=dict)
+    marked_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PendingOrder:
+    """
+    An order that was begun: the intent, written before the CA is asked.
+
+    *url* is None until newOrder was answered. *chain* is set when the
+    certificate was downloaded but its Secret could not be written.
+    """
+
+    directory: str
+    account_url: str
+    names: tuple[str, ...]
+    key_type: str
+    public_key_sha256: str
+    reason: str
+    staged_at: datetime
+    profile: str | None = None
+    url: str | None = None
+    expires: datetime | None = None
+    certificate_url: str | None = None
+    chain: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What went wrong last, how many times in a row, and when it is tried again."""
+
+    message: str
+    at: datetime
+    count: int
+    retry_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OrderRecord:
+    """One newOrder that was sent, for the limits that outlive an order."""
+
+    at: datetime
+    directory: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FailedValidation:
+    """One name that a CA could not validate."""
+
+    at: datetime
+    directory: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """
+    A certificate's memory in the cluster. Long-lived.
+
+    *last_version* names the version that its last order ended in.
+    """
+
+    resource_version: str = ""
+    pending: PendingOrder | None = None
+    failure: Failure | None = None
+    orders: tuple[OrderRecord, ...] = ()
+    failed_validations: tuple[FailedValidation, ...] = ()
+    last_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An ACME account: *url* is None between storing the key and newAccount's answer."""
+
+    directory: str
+    url: str | None
+    resource_version: str = ""
+
+
+class Route(StrEnum):
+    """How a probe reaches a listener."""
+
+    OUTSIDE = "outside"
+    INSIDE = "inside"
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """
+    What one handshake showed: *leaf_sha256*, or *trouble* in a few words.
+
+    No leaf is "unknown", never "wrong".
+    """
+
+    address: str
+    port: int
+    leaf_sha256: str | None
+    trouble: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SyncEvent:
+    """One Event of the cloud controller on a Service (whole seconds, its own clock)."""
+
+    reason: str
+    message: str
+    first_at: datetime
+    last_at: datetime
+    count: int
+    synced_version: str  # involvedObject.resourceVersion
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePort:
+    """A port of a Service; *target_port* as in the object (number or name)."""
+
+    name: str | None
+    port: int
+    protocol: str
+    target_port: int | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One entry of ``status.loadBalancer.ingress``."""
+
+    ip: str
+    ip_mode: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedFields:
+    """
+    What our field manager owns of a Service, by its managed fields.
+
+    *others_https* is true where somebody else owns any part of port 443/TCP;
+    *others_ssl_ports* and *tls_secret_manager* likewise for the annotations.
+    """
+
+    tls_secret: bool = False
+    ssl_ports: bool = False
+    https_port: bool = False
+    others_ssl_ports: bool = False
+    others_https: bool = False
+    tls_secret_manager: str | None = None
+    changed_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceState:
+    """
+    A Service as the cluster has it.
+
+    *reference* is the value of its tls-secret annotation read as the cloud
+    reads it; *reference_version* the lowest resourceVersion known to carry
+    it (a sync of that version or a later one has worked on it).
+    """
+
+    ref: ObjectRef
+    uid: str
+    resource_version: str
+    type: str
+    annotations: Mapping[str, str]
+    ports: tuple[ServicePort, ...]
+    addresses: tuple[Address, ...]
+    owned: OwnedFields
+    reference: ObjectRef | None = None
+    reference_version: str = ""
+    load_balancer_class: str | None = None
+    deleting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerState:
+    """What is known of a Service's TLS listeners: how they are seen, and what was seen."""
+
+    route: Route
+    sights: tuple[Sight, ...] = ()
+    events: tuple[SyncEvent, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """
+    What concerns one certificate, as read at one moment.
+
+    *complete* is false after any failed reading: then nothing is deleted.
+    *references* are all Secrets that any Service in any namespace names, in
+    either annotation. *versions_fresh* says that the versions come from a
+    list made since this process began (or since it last lost its watch), so
+    that what a predecessor stored cannot be missing.
+    """
+
+    account: Account | None
+    journal: Journal | None
+    versions: tuple[SecretVersion, ...]
+    services: Mapping[ObjectRef, ServiceState]
+    listeners: Mapping[ObjectRef, ListenerState]
+    references: frozenset[ObjectRef]
+    complete: bool = True
+    problems: tuple[str, ...] = ()
