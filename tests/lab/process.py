@@ -283,6 +283,7 @@ def _spawn(
                     cwd=cwd,
                     env=environ,
                     start_new_session=True,
+                    # It calls nothing but what was loaded before the fork.
                     preexec_fn=die_with_parent,
                 )
             )
