@@ -229,6 +229,7 @@ class PolicyConfig(_Section):
     handover_ceiling: Duration = _DEFAULTS.handover_ceiling
     keep_previous: int = Field(default=_DEFAULTS.keep_previous, ge=0, le=10)
     back_off: list[Duration] = Field(default=list(_DEFAULTS.back_off), min_length=1)
+    back_off_share: float = Field(default=_DEFAULTS.back_off_share, gt=0, lt=1)
     order_limit: int = Field(default=_DEFAULTS.order_limit, ge=1)
     order_limit_window: Duration = _DEFAULTS.order_limit_window
     validation_limit: int = Field(default=_DEFAULTS.validation_limit, ge=1)

@@ -42,6 +42,7 @@ from certbaton.model.spec import (
 from certbaton.model.world import (
     Account,
     Address,
+    Binding,
     FailedValidation,
     Failure,
     Journal,
@@ -61,6 +62,7 @@ from certbaton.model.world import (
 )
 
 __all__ = [
+    "Binding",
     "Account",
     "Action",
     "Address",

@@ -127,6 +127,7 @@ class Policy:
         timedelta(minutes=100),
         timedelta(hours=24),
     )
+    back_off_share: float = 1 / 50
     order_limit: int = 4
     order_limit_window: timedelta = timedelta(days=7)
     validation_limit: int = 3

@@ -98,7 +98,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class OrderRecord:
-    """One newOrder that was sent, for the limits that outlive an order."""
+    """One order that ended in a certificate, for the limits that outlive an order."""
 
     at: datetime
     directory: str
@@ -233,6 +233,24 @@ class ServiceState:
 
 
 @dataclass(frozen=True, slots=True)
+class Binding:
+    """
+    A Service read with the eyes of its cloud, against what is wanted of it.
+
+    *complete* says that nothing but the Secret's name might need writing;
+    *problem* is a sentence where it cannot be written as it is, *tls_ports*
+    are the ports that terminate TLS. *changed_at* is when we last changed it
+    (the API server's clock, whole seconds), None where we never did.
+    """
+
+    reference: ObjectRef | None
+    complete: bool
+    problem: str | None = None
+    tls_ports: tuple[int, ...] = ()
+    changed_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ListenerState:
     """What is known of a Service's TLS listeners: how they are seen, and what was seen."""
 
@@ -248,16 +266,18 @@ class Snapshot:
 
     *complete* is false after any failed reading: then nothing is deleted.
     *references* are all Secrets that any Service in any namespace names, in
-    either annotation. *versions_fresh* says that the versions come from a
-    list made since this process began (or since it last lost its watch), so
-    that what a predecessor stored cannot be missing.
+    either annotation. *issued* are the orders that ended in a certificate, and
+    *failed_validations* those that did not, over all our Journals.
     """
 
     account: Account | None
     journal: Journal | None
     versions: tuple[SecretVersion, ...]
     services: Mapping[ObjectRef, ServiceState]
+    bindings: Mapping[ObjectRef, Binding]
     listeners: Mapping[ObjectRef, ListenerState]
     references: frozenset[ObjectRef]
+    issued: tuple[OrderRecord, ...] = ()
+    failed_validations: tuple[FailedValidation, ...] = ()
     complete: bool = True
     problems: tuple[str, ...] = ()

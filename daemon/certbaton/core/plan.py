@@ -1,0 +1,260 @@
+"""
+What one certificate needs now: a pure function of (spec, snapshot, policy, now).
+
+Nothing here is remembered between two calls. The stage of a rollover is read
+off the Secrets, the Services, the Journal and what the listeners serve, so a
+crash anywhere resumes from the cluster alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from certbaton.core import rollover
+from certbaton.core.collect import collect
+from certbaton.core.renewal import (
+    limit_reached,
+    need,
+    newest_first,
+    renewal_time,
+    usable,
+    wanted_version,
+)
+from certbaton.model import (
+    Action,
+    AdvanceOrder,
+    CertificateSpec,
+    CloseOrder,
+    EnsureAccount,
+    MarkServed,
+    PendingOrder,
+    Plan,
+    Policy,
+    Repoint,
+    SecretVersion,
+    ServiceSpec,
+    Snapshot,
+    StageOrder,
+    Unmark,
+    Wait,
+    WaitKind,
+)
+
+
+@dataclass(slots=True)
+class _Draft:
+    certificate: str
+    actions: list[Action] = field(default_factory=list)
+    waits: list[Wait] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    due: datetime | None = None
+
+
+def plan(
+    certificate: str,
+    spec: CertificateSpec | None,
+    snapshot: Snapshot,
+    policy: Policy,
+    now: datetime,
+) -> Plan:
+    """
+    Plan for one certificate; *spec* is None where it left the configuration.
+
+    Rollout and collection come before the order in the list of actions: what
+    may take minutes must not hold up what takes one write.
+    """
+    draft = _Draft(certificate, notes=list(snapshot.problems))
+    if spec is not None:
+        _roll_out(draft, spec, snapshot, policy, now)
+    else:
+        for version in snapshot.versions:
+            if version.ref in snapshot.references:
+                draft.notes.append(
+                    f"{version.ref} is of a certificate that is no longer configured, and a "
+                    "Service still names it: it stays, and nobody renews it"
+                )
+    actions, waits = collect(spec, snapshot, policy, now)
+    draft.actions += actions
+    draft.waits += waits
+    _order(draft, spec, snapshot, policy, now)
+    return Plan(
+        certificate,
+        tuple(draft.actions),
+        tuple(sorted(draft.waits, key=lambda wait: wait.until)),
+        tuple(draft.notes),
+        draft.due,
+    )
+
+
+# --- the order ------------------------------------------------------------------------
+
+
+def _order(
+    draft: _Draft, spec: CertificateSpec | None, snapshot: Snapshot, policy: Policy, now: datetime
+) -> None:
+    wanted = need(spec, snapshot.versions, policy, now) if spec else None
+    if wanted:
+        draft.due = wanted.since
+    elif spec:
+        version = wanted_version(spec, snapshot.versions, now)
+        if version and version.leaf:
+            due = renewal_time(spec.name, version.leaf, policy)
+            draft.waits.append(Wait(f"{version.ref} is due for renewal", due, WaitKind.LATER))
+    journal = snapshot.journal
+    pending = journal.pending if journal else None
+    if pending is not None:
+        closing = _closing(draft.certificate, pending, snapshot)
+        if closing is not None:
+            draft.actions.append(closing)
+            return
+    elif wanted is None or spec is None:
+        return
+    failure = journal.failure if journal else None
+    if failure is not None and now < failure.retry_at:
+        draft.waits.append(
+            Wait(
+                f"failed {failure.count} time(s) in a row, tried again then: {failure.message}",
+                failure.retry_at,
+                WaitKind.BACK_OFF,
+            )
+        )
+        return
+    if not snapshot.complete:
+        draft.waits.append(
+            Wait("the cluster could not be read whole", now + policy.backstop, WaitKind.IN_FLIGHT)
+        )
+        return
+    account = snapshot.account
+    if spec is not None and (account is None or account.url is None):
+        why = f"there is no account at {spec.issuer.directory} yet"
+        draft.actions.append(EnsureAccount(draft.certificate, why, spec.issuer))
+        return
+    if pending is not None:
+        finish_only = not _continues(pending, spec, account.url if account else None)
+        why = f"order of {pending.staged_at:%FT%TZ} is open ({pending.reason})"
+        if finish_only:
+            why += "; it is not what is asked for now, so it is only awaited"
+        draft.actions.append(AdvanceOrder(draft.certificate, why, spec, pending, finish_only))
+        return
+    if wanted is None or spec is None:
+        return
+    limit = limit_reached(spec, snapshot, policy, now)
+    if limit is not None:
+        draft.waits.append(Wait(limit[0], limit[1], WaitKind.BACK_OFF))
+        return
+    known = {version.ref.name for version in snapshot.versions}
+    # a predecessor may have stored what our watch has not delivered yet
+    list_first = journal is None or journal.last_version not in known
+    draft.actions.append(StageOrder(spec.name, wanted.why, spec, wanted.reason, list_first))
+
+
+def _closing(certificate: str, pending: PendingOrder, snapshot: Snapshot) -> CloseOrder | None:
+    """Close the pending order once its certificate is stored: the key tells."""
+    for version in snapshot.versions:
+        if version.leaf and version.leaf.public_key_sha256 == pending.public_key_sha256:
+            return CloseOrder(certificate, f"it ended in {version.ref}", pending, version.ref.name)
+    return None
+
+
+def _continues(
+    pending: PendingOrder, spec: CertificateSpec | None, account_url: str | None
+) -> bool:
+    """Say whether *pending* would end in what is asked for now."""
+    return (
+        spec is not None
+        and pending.directory == spec.issuer.directory
+        and pending.account_url == account_url
+        and pending.names == spec.names
+        and pending.key_type == spec.key_type
+    )
+
+
+# --- the rollout ----------------------------------------------------------------------
+
+
+def _roll_out(
+    draft: _Draft, spec: CertificateSpec, snapshot: Snapshot, policy: Policy, now: datetime
+) -> None:
+    """One listener at a time: the next Service is touched when the last has ended."""
+    by_ref = {version.ref: version for version in snapshot.versions}
+    in_use = [
+        by_ref[binding.reference]
+        for binding in snapshot.bindings.values()
+        if binding.reference in by_ref
+    ]
+    wanted = wanted_version(spec, snapshot.versions, now)
+    to_go = sum(
+        1 for service in spec.services if wanted is None or str(service.ref) not in wanted.served
+    )
+    moving: str | None = None
+    for service in spec.services:
+        state, binding = snapshot.services.get(service.ref), snapshot.bindings.get(service.ref)
+        if state is None or binding is None or state.deleting:
+            draft.waits.append(
+                Wait(
+                    f"Service {service.ref} is not there",
+                    now + policy.backstop,
+                    WaitKind.IN_FLIGHT,
+                )
+            )
+            continue
+        version = wanted or _stopgap(service, snapshot, now)
+        if version is None:
+            continue
+        if binding.reference == version.ref and binding.complete:
+            listener = snapshot.listeners.get(service.ref)
+            if listener is None:
+                continue
+            handover = rollover.Handover(service, state, binding, listener, version)
+            proof = version.served.get(str(service.ref))
+            verdict = rollover.judge(handover, proof, in_use, to_go, policy, now)
+            if isinstance(verdict, Wait):
+                moving = moving or str(service.ref)
+                draft.waits.append(verdict)
+            elif verdict is not None:
+                why = f"handover to {version.ref} at Service {service.ref} ended: {verdict}"
+                draft.actions.append(MarkServed(spec.name, why, service.ref, version, verdict))
+            continue
+        if binding.problem is not None:
+            draft.waits.append(Wait(binding.problem, now + policy.backstop, WaitKind.IN_FLIGHT))
+        elif moving is not None:
+            draft.waits.append(
+                Wait(
+                    f"Service {service.ref} is next, after {moving}",
+                    now + policy.poll_listener,
+                    WaitKind.IN_FLIGHT,
+                )
+            )
+        else:
+            moving = str(service.ref)
+            draft.actions += _repoint(spec, service, version, binding.reference == version.ref)
+
+
+def _repoint(
+    spec: CertificateSpec, service: ServiceSpec, version: SecretVersion, same: bool
+) -> list[Action]:
+    if version.marked_at is not None:
+        # the mark comes off first, so that a sweep begun elsewhere fails
+        return [Unmark(spec.name, f"{version.ref} is to be named again", version)]
+    why = (
+        f"Service {service.ref} lacks what goes with {version.ref}"
+        if same
+        else f"Service {service.ref} is to name {version.ref}"
+    )
+    return [Repoint(spec.name, why, service, version)]
+
+
+def _stopgap(service: ServiceSpec, snapshot: Snapshot, now: datetime) -> SecretVersion | None:
+    """
+    Choose what a Service is given while nothing fits: only if it names what is gone.
+
+    A Service that names a missing Secret gets no load balancer at all when it
+    is made anew; any valid version of ours is better than that.
+    """
+    named = snapshot.bindings[service.ref].reference
+    ours = {version.ref for version in snapshot.versions}
+    if named is None or named in ours or not snapshot.services[service.ref].owned.tls_secret:
+        return None
+    valid = [version for version in newest_first(snapshot.versions) if usable(version, now)]
+    return valid[0] if valid else None

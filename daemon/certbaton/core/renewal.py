@@ -1,0 +1,272 @@
+"""
+When a certificate is due, and why: a list of small checks, first hit wins.
+
+Every time is a share of the leaf's own lifetime with a ceiling, so that the
+same rules hold for a certificate of minutes, six days or ninety.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from certbaton.model import (
+    CertificateSpec,
+    Failure,
+    Leaf,
+    Policy,
+    Reason,
+    SecretVersion,
+    Snapshot,
+)
+
+
+def fraction(*parts: str) -> float:
+    """
+    Draw a number in [0, 1) from *parts*: the same for the same parts, for ever.
+
+    A fresh draw on each tick could keep landing in the future, and a fleet
+    that restarts together would renew together.
+    """
+    digest = hashlib.sha256("\0".join(parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def share(lifetime: timedelta, part: float, ceiling: timedelta) -> timedelta:
+    """Give *part* of *lifetime*, at most *ceiling*."""
+    return min(lifetime * part, ceiling)
+
+
+def renewal_time(certificate: str, leaf: Leaf, policy: Policy) -> datetime:
+    """
+    Choose the moment at which *leaf* is due: 2/3 of its life, 1/2 if it is short.
+
+    Spread by ``renew_jitter`` of the lifetime to either side, by a hash of the
+    certificate and the leaf.
+    """
+    short = leaf.lifetime < policy.short_lifetime
+    left = policy.renew_left_short if short else policy.renew_left
+    spread = (2 * fraction(certificate, leaf.sha256) - 1) * policy.renew_jitter
+    return leaf.not_before + leaf.lifetime * (1 - left + spread)
+
+
+def late_time(leaf: Leaf, policy: Policy) -> datetime:
+    """Give the moment from which *leaf* is called late."""
+    return leaf.not_after - leaf.lifetime * policy.late
+
+
+def usable(version: SecretVersion, now: datetime) -> bool:
+    """Say whether a listener could be given *version*: it is whole, and valid at *now*."""
+    return (
+        version.leaf is not None
+        and version.flaw is None
+        and version.leaf.not_before <= now < version.leaf.not_after
+    )
+
+
+def fits(version: SecretVersion, spec: CertificateSpec) -> bool:
+    """Say whether *version* is what *spec* asks for, whatever its dates."""
+    return (
+        version.leaf is not None
+        and version.flaw is None
+        and version.leaf.names == spec.names
+        and version.leaf.key_type == spec.key_type
+        and version.directory == spec.issuer.directory
+    )
+
+
+def newest_first(versions: Sequence[SecretVersion]) -> list[SecretVersion]:
+    """Sort by notBefore, newest first, unreadable ones last; ties by name."""
+
+    def key(version: SecretVersion) -> tuple[float, str]:
+        began = version.leaf.not_before.timestamp() if version.leaf else 0.0
+        return (-began, version.ref.name)
+
+    return sorted(versions, key=key)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A new version is wanted: why, in words, and since when."""
+
+    reason: Reason
+    why: str
+    since: datetime
+
+
+Check = Callable[[CertificateSpec, Sequence[SecretVersion], datetime], Need | None]
+
+
+def _exists(spec: CertificateSpec, versions: Sequence[SecretVersion], now: datetime) -> Need | None:
+    if not versions:
+        return Need(Reason.DOES_NOT_EXIST, "there is no version of it yet", now)
+    return None
+
+
+def _key_fits(
+    spec: CertificateSpec, versions: Sequence[SecretVersion], now: datetime
+) -> Need | None:
+    newest = newest_first(versions)[0]
+    if newest.flaw is not None or newest.leaf is None:
+        return Need(
+            Reason.INVALID_KEY_PAIR, f"Secret {newest.ref}: {newest.flaw or 'is unreadable'}", now
+        )
+    return None
+
+
+def _request_same(
+    spec: CertificateSpec, versions: Sequence[SecretVersion], now: datetime
+) -> Need | None:
+    newest = newest_first(versions)[0]
+    assert newest.leaf is not None  # noqa: S101 - the check before this one
+    if newest.leaf.names != spec.names:
+        return Need(
+            Reason.REQUEST_CHANGED,
+            f"names asked for are {', '.join(spec.names)}, "
+            f"Secret {newest.ref} has {', '.join(newest.leaf.names)}",
+            now,
+        )
+    if newest.leaf.key_type != spec.key_type:
+        return Need(
+            Reason.REQUEST_CHANGED,
+            f"key type asked for is {spec.key_type}, Secret {newest.ref} has "
+            f"{newest.leaf.key_type}",
+            now,
+        )
+    return None
+
+
+def _issuer_same(
+    spec: CertificateSpec, versions: Sequence[SecretVersion], now: datetime
+) -> Need | None:
+    newest = newest_first(versions)[0]
+    if newest.directory != spec.issuer.directory:
+        return Need(
+            Reason.INCORRECT_ISSUER,
+            f"issuer asked for is {spec.issuer.directory}, Secret {newest.ref} came from "
+            f"{newest.directory or 'an unknown one'}",
+            now,
+        )
+    return None
+
+
+def _not_expired(
+    spec: CertificateSpec, versions: Sequence[SecretVersion], now: datetime
+) -> Need | None:
+    newest = newest_first(versions)[0]
+    assert newest.leaf is not None  # noqa: S101 - an earlier check
+    return Need(
+        Reason.EXPIRED,
+        f"Secret {newest.ref} is not valid at this time (until {newest.leaf.not_after:%FT%TZ})",
+        newest.leaf.not_after,
+    )
+
+
+# Why no version will do: the first of these that hits, in this order.
+CHECKS: tuple[Check, ...] = (_exists, _key_fits, _request_same, _issuer_same, _not_expired)
+
+
+def wanted_version(
+    spec: CertificateSpec, versions: Sequence[SecretVersion], now: datetime
+) -> SecretVersion | None:
+    """Choose the version that listeners should serve: the newest that fits and is valid."""
+    good = [item for item in versions if fits(item, spec) and usable(item, now)]
+    return newest_first(good)[0] if good else None
+
+
+def need(
+    spec: CertificateSpec, versions: Sequence[SecretVersion], policy: Policy, now: datetime
+) -> Need | None:
+    """Say whether a new version is wanted, and why; None while a good one is not yet due."""
+    version = wanted_version(spec, versions, now)
+    if version is not None and version.leaf is not None:
+        due = renewal_time(spec.name, version.leaf, policy)
+        if now < due:
+            return None
+        return Need(
+            Reason.RENEWING, f"Secret {version.ref} was due for renewal at {due:%FT%TZ}", due
+        )
+    for check in CHECKS:
+        found = check(spec, versions, now)
+        if found is not None:
+            return found
+    raise AssertionError("the last check always finds something")
+
+
+def known_lifetime(versions: Sequence[SecretVersion]) -> timedelta | None:
+    """Give the lifetime of the newest readable leaf: what the next one's will probably be."""
+    for version in newest_first(versions):
+        if version.leaf is not None:
+            return version.leaf.lifetime
+    return None
+
+
+def next_failure(
+    message: str,
+    last: Failure | None,
+    certificate: str,
+    lifetime: timedelta | None,
+    policy: Policy,
+    now: datetime,
+    retry_at: datetime | None = None,
+) -> Failure:
+    """
+    Note a failure: how often in a row, and when to try again.
+
+    A time that the CA named (*retry_at*) is obeyed in full; else the back-off
+    list counts, at most a share of the lifetime, give or take a fifth by hash.
+    """
+    count = (last.count if last else 0) + 1
+    pause = policy.back_off[min(count, len(policy.back_off)) - 1]
+    if lifetime is not None:
+        pause = min(pause, lifetime * policy.back_off_share)
+    pause *= 0.8 + 0.4 * fraction(certificate, str(count), now.isoformat())
+    return Failure(message, now, count, max(now + pause, retry_at) if retry_at else now + pause)
+
+
+def limit_reached(
+    spec: CertificateSpec, snapshot: Snapshot, policy: Policy, now: datetime
+) -> tuple[str, datetime] | None:
+    """
+    Keep to limits of our own, below the CA's: a sentence, and when it is over.
+
+    They outlive orders, restarts and success, since they are counted from the
+    Journals: identical sets of names a week, failed validations an hour.
+    """
+    lifetime = known_lifetime(snapshot.versions)
+
+    def window(ceiling: timedelta, part: float) -> timedelta:
+        return share(lifetime, part, ceiling) if lifetime else ceiling
+
+    span = window(policy.order_limit_window, 1)
+    issued = sorted(
+        record.at
+        for record in snapshot.issued
+        if record.directory == spec.issuer.directory
+        and record.names == spec.names
+        and record.at > now - span
+    )
+    if len(issued) >= policy.order_limit:
+        return (
+            f"{len(issued)} certificates for these very names were issued within {span}, our own "
+            "limit (policy.orderLimit)",
+            issued[-policy.order_limit] + span,
+        )
+    span = window(policy.validation_limit_window, 0.1)
+    for name in spec.names:
+        failed = sorted(
+            item.at
+            for item in snapshot.failed_validations
+            if item.name == name.removeprefix("*.")
+            and item.directory == spec.issuer.directory
+            and item.at > now - span
+        )
+        if len(failed) >= policy.validation_limit:
+            return (
+                f"{name} could not be validated {len(failed)} times within {span}, our own limit "
+                "(policy.validationLimit)",
+                failed[-policy.validation_limit] + span,
+            )
+    return None

@@ -1,0 +1,167 @@
+"""
+Whether the handover of a version at a Service has ended: evidence, and its limits.
+
+"Could not see" is never "is not so": everything but the wanted leaf, seen in a
+handshake that left the cluster, is unknown. Facts of the OCI controller's
+Events: they may be missing for good, late, folded or forged, so they may speak
+for something; their absence speaks against nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from certbaton.core.renewal import share
+from certbaton.model import (
+    Binding,
+    ListenerState,
+    Policy,
+    Proof,
+    Route,
+    SecretVersion,
+    ServiceSpec,
+    ServiceState,
+    SyncEvent,
+    Wait,
+    WaitKind,
+)
+
+BETTER_VIEW = (
+    "from inside the cluster the listener cannot be seen; annotate the Service with "
+    "oci.oraclecloud.com/ingress-ip-mode: proxy, or set services[].probe.address"
+)
+
+WIRE, EVENTS, UNPROVEN = "wire", "events", "unproven"
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """One Service that names the wanted version: all that speaks for its end."""
+
+    service: ServiceSpec
+    state: ServiceState
+    binding: Binding
+    listener: ListenerState
+    version: SecretVersion
+
+
+def seen(handover: Handover) -> bool:
+    """
+    Say whether every address and port in ssl-ports showed the wanted leaf.
+
+    On an inside route the pods might be what was seen; they can't mount the
+    Secret if it lies in another namespace than theirs.
+    """
+    leaf, sights = handover.version.leaf, handover.listener.sights
+    if leaf is None or not sights:
+        return False
+    if (
+        handover.listener.route is Route.INSIDE
+        and handover.version.ref.namespace == handover.state.ref.namespace
+    ):
+        return False
+    return all(sight.leaf_sha256 == leaf.sha256 for sight in sights)
+
+
+def _began_after(event: SyncEvent, handover: Handover) -> bool:
+    """Say whether the sync that *event* tells of has worked on this reference."""
+    if event.count == 1 and event.synced_version.isdigit():
+        reference = handover.state.reference_version
+        return reference.isdigit() and int(event.synced_version) >= int(reference)
+    changed = handover.binding.changed_at
+    # whole seconds: what falls into the second of the patch proves nothing
+    return changed is not None and event.first_at > changed
+
+
+def synced(handover: Handover) -> bool:
+    """Say whether the controller began *and* ended a sync after the last change."""
+    for began in handover.listener.events:
+        if began.reason != "EnsuringLoadBalancer" or not _began_after(began, handover):
+            continue
+        for ended in handover.listener.events:
+            if ended.reason != "EnsuredLoadBalancer":
+                continue
+            same_sync = (
+                ended.count == began.count == 1
+                and ended.synced_version == began.synced_version
+                and ended.last_at >= began.first_at
+            )
+            if same_sync or (_began_after(ended, handover) and ended.last_at > began.last_at):
+                return True
+    return False
+
+
+def refusal(handover: Handover) -> str | None:
+    """Give the controller's latest complaint about a sync of this reference, if any."""
+    complaints = [
+        event
+        for event in handover.listener.events
+        if event.reason == "SyncLoadBalancerFailed" and _began_after(event, handover)
+    ]
+    return max(complaints, key=lambda event: event.last_at).message if complaints else None
+
+
+def give_up_time(
+    handover: Handover, in_use: Sequence[SecretVersion], to_go: int, policy: Policy
+) -> datetime | None:
+    """
+    Say until when one Service is waited for, so that it never holds the rest for ever.
+
+    Inside: the settle time. Outside: an hour at most, and at most half of what
+    the oldest leaf in use has left, divided among the Services to go.
+    """
+    leaf = handover.version.leaf
+    if leaf is None:
+        return None
+    began = handover.binding.changed_at or leaf.not_before
+    if handover.listener.route is Route.INSIDE:
+        return began + share(leaf.lifetime, policy.settle_share, policy.settle_ceiling)
+    patience = policy.handover_ceiling
+    ends = [item.leaf.not_after for item in in_use if item.leaf is not None]
+    if ends:
+        left = max(min(ends) - began, timedelta(0))
+        patience = min(patience, left / 2 / max(to_go, 1))
+    return began + patience
+
+
+def judge(
+    handover: Handover,
+    proof: Proof | None,
+    in_use: Sequence[SecretVersion],
+    to_go: int,
+    policy: Policy,
+    now: datetime,
+) -> str | Wait | None:
+    """
+    Judge one handover: how it ended (to be noted), a wait, or None if nothing is to do.
+
+    An unproven end may still become a proven one, but holds nobody any more.
+    """
+    if proof is not None and proof.how != UNPROVEN:
+        return None
+    if seen(handover):
+        return WIRE
+    if handover.listener.route is Route.INSIDE and synced(handover):
+        return EVENTS
+    if proof is not None:
+        return None
+    until = give_up_time(handover, in_use, to_go, policy)
+    if until is None or now >= until:
+        return UNPROVEN
+    what = (
+        f"Service {handover.service.ref}: waiting until its listener serves {handover.version.ref}"
+    )
+    complaint = refusal(handover)
+    if complaint:
+        what += f"; the controller says: {complaint:.300}"
+    elif handover.listener.sights:
+        sight = handover.listener.sights[0]
+        shown = f"leaf {sight.leaf_sha256[:16]}" if sight.leaf_sha256 else sight.trouble
+        what += f"; {sight.address} port {sight.port} shows {shown}"
+    elif not handover.state.addresses and handover.service.probe.address is None:
+        what += "; it has no address yet"
+    if handover.listener.route is Route.INSIDE:
+        what += f" ({BETTER_VIEW})"
+    return Wait(what, min(until, now + policy.poll_listener), WaitKind.IN_FLIGHT)

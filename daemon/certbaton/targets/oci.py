@@ -1,0 +1,142 @@
+"""
+Oracle's cloud controller manager: certificates by Secret name, never by content.
+
+Source: oracle/oci-cloud-controller-manager, ``pkg/cloudprovider/providers/oci``;
+what it was seen doing stands in the project's notes on its behaviour.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from certbaton.errors import ConfigurationError
+from certbaton.model import Binding, ObjectRef, ServicePort, ServiceSpec, ServiceState
+
+SSL_PORTS = "service.beta.kubernetes.io/oci-load-balancer-ssl-ports"
+TLS_SECRET = "service.beta.kubernetes.io/oci-load-balancer-tls-secret"  # noqa: S105 - an annotation
+LOAD_BALANCER_TYPE = "oci.oraclecloud.com/load-balancer-type"
+
+HTTPS_PORT = 443
+
+
+class OciTarget:
+    """The OCI load balancer behind a Service of type LoadBalancer."""
+
+    def bind(self, state: ServiceState, service: ServiceSpec) -> Binding:
+        """Read *state* as Oracle's controller does, against what *service* asks for."""
+        ports = _tls_ports(state)
+        problem = _problem(state, service)
+        complete = SSL_PORTS in state.annotations or not service.set_ssl_ports
+        if _writes_https(state, service):
+            https, http = _port(state, HTTPS_PORT), _named(state, "http")
+            complete = complete and (
+                https is not None
+                and http is not None
+                and str(https.target_port) == str(http.target_port)
+            )
+        return Binding(
+            reference=state.reference,
+            complete=complete,
+            problem=problem,
+            tls_ports=ports,
+            changed_at=state.owned.changed_at,
+        )
+
+    def body(self, state: ServiceState, service: ServiceSpec, secret: ObjectRef) -> dict[str, Any]:
+        """Give the apply body that makes *state* name *secret*; see `Target.body`."""
+        problem = _problem(state, service)
+        if problem is not None:
+            raise ConfigurationError(problem)
+        same = secret.namespace == state.ref.namespace
+        annotations = {TLS_SECRET: secret.name if same else str(secret)}
+        if service.set_ssl_ports and not state.owned.others_ssl_ports:
+            annotations[SSL_PORTS] = str(HTTPS_PORT)
+        body: dict[str, Any] = {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {
+                "name": state.ref.name,
+                "namespace": state.ref.namespace,
+                # an apply on a Service that is gone would make one; these prevent it
+                "uid": state.uid,
+                "resourceVersion": state.resource_version,
+                "annotations": annotations,
+            },
+        }
+        if _writes_https(state, service):
+            http = _named(state, "http")
+            assert http is not None  # noqa: S101 - _problem looked
+            body["spec"] = {
+                "ports": [
+                    {
+                        "name": "https",
+                        "port": HTTPS_PORT,
+                        "protocol": "TCP",
+                        "targetPort": http.target_port if http.target_port else http.port,
+                    }
+                ]
+            }
+        return body
+
+
+def _port(state: ServiceState, number: int) -> ServicePort | None:
+    return next(
+        (item for item in state.ports if item.port == number and item.protocol == "TCP"), None
+    )
+
+
+def _named(state: ServiceState, name: str) -> ServicePort | None:
+    return next((item for item in state.ports if item.name == name), None)
+
+
+def _writes_https(state: ServiceState, service: ServiceSpec) -> bool:
+    """Say whether port 443/TCP is ours to write: missing, or ours alone."""
+    if not service.add_https_port or state.owned.others_https:
+        return False
+    return _port(state, HTTPS_PORT) is None or state.owned.https_port
+
+
+def _tls_ports(state: ServiceState) -> tuple[int, ...]:
+    """Read ssl-ports: split at commas, trimmed, integers; a port the Service lacks is ignored."""
+    there = {item.port for item in state.ports if item.protocol == "TCP"}
+    found = set()
+    for part in state.annotations.get(SSL_PORTS, "").split(","):
+        if part.strip().isdecimal() and int(part) in there:
+            found.add(int(part))
+    return tuple(sorted(found))
+
+
+def _problem(state: ServiceState, service: ServiceSpec) -> str | None:
+    """Say in one sentence why *state* cannot be written as it is, and what to do."""
+    where = f"Service {state.ref}"
+    if state.type != "LoadBalancer":
+        return f"{where} is of type {state.type}: only a LoadBalancer has TLS listeners"
+    if state.load_balancer_class:
+        return (
+            f"{where} has loadBalancerClass {state.load_balancer_class!r:.80}: Oracle's controller "
+            "leaves it alone, so its certificate cannot be handed over"
+        )
+    if state.annotations.get(LOAD_BALANCER_TYPE, "").lower() == "nlb":
+        return (
+            f"{where} asks for a network load balancer ({LOAD_BALANCER_TYPE}: nlb), which carries "
+            "no certificates; take that annotation away"
+        )
+    if not _writes_https(state, service):
+        return None
+    if len(state.ports) == 1 and not state.ports[0].name:
+        return (
+            f"{where} has a single port without a name, so no second one can be added; name it "
+            "http, or set services[].httpsPort: false"
+        )
+    if _named(state, "http") is None:
+        return (
+            f"{where} has no port named http whose targetPort the https port could take; name one "
+            "http, or add port 443 yourself, or set services[].httpsPort: false"
+        )
+    taken = _named(state, "https")
+    if taken is not None and not (taken.port == HTTPS_PORT and taken.protocol == "TCP"):
+        return (
+            f"{where}: the name https is taken by port {taken.port}/{taken.protocol}, so port "
+            "443/TCP cannot be added under it; rename that port, or set services[].httpsPort: false"
+        )
+    return None
