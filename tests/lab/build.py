@@ -120,6 +120,13 @@ def ensure(*names: str) -> dict[str, Path]:
     return found
 
 
+def pinned_version(name: str) -> str:
+    """The version of a tool that its go.mod names."""
+    text = (TOOLS[name].sources / "go.mod").read_text()
+    match = re.search(r"^require \S+ (v\S+)$", text, flags=re.MULTILINE)
+    return match[1] if match else "unknown"
+
+
 def cache_dir() -> Path:
     """The cache of everything built or downloaded; made if it is missing."""
     base = os.environ.get("XDG_CACHE_HOME") or ""

@@ -60,7 +60,8 @@ def write_key(file: Path, key: ec.EllipticCurvePrivateKey | None = None) -> Path
         file,
         key.private_bytes(
             serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
+            # kube-apiserver reads no public key out of the newer PKCS #8 form.
+            serialization.PrivateFormat.TraditionalOpenSSL,
             serialization.NoEncryption(),
         ),
     )

@@ -9,26 +9,26 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
+import fcntl
 import os
+import select
 import signal
 import socket
 import subprocess
-import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from lab.spawn import spawn
+
 READY_DEADLINE = 90.0
 STOP_DEADLINE = 10.0
 _POLL = 0.02
-_PR_SET_PDEATHSIG = 1
-
-# Loaded before any fork: a child between fork and exec must not import or look up symbols.
-_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 _running: set[Process] = set()
 
@@ -42,6 +42,7 @@ class Process:
     A child process with its output in *log* (appended to).
 
     *environ* is added to this process's environment. *stop_signal* is what a polite stop sends.
+    *on_line* gets each line of output as it arrives, on a thread of its own.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Process:
         environ: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         stop_signal: signal.Signals = signal.SIGTERM,
+        on_line: Callable[[str], None] | None = None,
     ) -> None:
         self.name = name
         self.command = [str(word) for word in command]
@@ -60,6 +62,8 @@ class Process:
         self._environ = dict(environ or {})
         self._cwd = cwd
         self._stop_signal = stop_signal
+        self._on_line = on_line
+        self._reader: _Reader | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._peak_rss_mb = 0.0
         self._cpu_s = 0.0
@@ -96,13 +100,18 @@ class Process:
         if self.running:
             raise LabError(f"{self.name} is running already")
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
-            try:
-                self._child = _spawn(
-                    self.command, log.fileno(), {**os.environ, **self._environ}, self._cwd
-                )
-            except OSError as error:
-                raise LabError(f"{self.name} cannot be started: {error}") from error
+        log = self.log.open("ab", buffering=0)
+        self._reader = None if self._on_line is None else _Reader(log, self._on_line)
+        try:
+            output = log.fileno() if self._reader is None else self._reader.write_end
+            self._child = spawn(self.command, output, {**os.environ, **self._environ}, self._cwd)
+        except OSError as error:
+            raise LabError(f"{self.name} cannot be started: {error}") from error
+        finally:
+            if self._reader is None:
+                log.close()
+            else:
+                self._reader.start()
         _running.add(self)
         return self
 
@@ -182,6 +191,11 @@ class Process:
         if self.running:
             _signal(self.pid, sig)
 
+    def drain(self) -> None:
+        """Return when *on_line* has had every line written so far."""
+        if self._reader is not None:
+            self._reader.drain()
+
     def log_tail(self, lines: int = 20) -> str:
         """The last lines of its log."""
         try:
@@ -221,80 +235,46 @@ class Process:
             self._cpu_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-class _Spawner:
-    """
-    A thread that starts all children.
+class _Reader:
+    """Copies a child's output into its log and hands the lines on."""
 
-    PR_SET_PDEATHSIG fires when the *thread* that forked ends, not the process; a child started
-    from a short-lived worker thread would die with it.
-    """
-
-    def __init__(self) -> None:
+    def __init__(self, log: FileIO, on_line: Callable[[str], None]) -> None:
+        self._read_end, self.write_end = os.pipe()
+        self._log = log
+        self._on_line = on_line
         self._lock = threading.Lock()
-        self._wanted = threading.Condition()
-        self._job: Callable[[], None] | None = None
-        self._owner = 0
+        self._open = True
+        self._rest = b""
 
-    def run(self, job: Callable[[], None]) -> None:
-        with self._lock:
-            if self._owner != os.getpid():
-                self._owner = os.getpid()
-                threading.Thread(target=self._loop, name="lab-spawner", daemon=True).start()
-            with self._wanted:
-                self._job = job
-                self._wanted.notify_all()
-                while self._job is not None:
-                    self._wanted.wait()
+    def start(self) -> None:
+        """Begin to read; the child has its own copy of the write end by now."""
+        os.close(self.write_end)
+        threading.Thread(target=self._loop, name="lab-reader", daemon=True).start()
+
+    def drain(self) -> None:
+        while True:
+            with self._lock:
+                waiting = bytearray(4)
+                if self._open:
+                    fcntl.ioctl(self._read_end, termios.FIONREAD, waiting)
+                if not any(waiting):
+                    return
+            time.sleep(_POLL / 10)
 
     def _loop(self) -> None:
-        with self._wanted:
-            while True:
-                while self._job is None:
-                    self._wanted.wait()
-                self._job()
-                self._job = None
-                self._wanted.notify_all()
-
-
-_spawner = _Spawner()
-
-
-def _spawn(
-    command: list[str], output: int, environ: dict[str, str], cwd: Path | None
-) -> subprocess.Popen[bytes]:
-    parent = os.getpid()
-    result: list[subprocess.Popen[bytes] | BaseException] = []
-
-    def die_with_parent() -> None:
-        if _libc is not None:
-            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-            # The parent may have died before the call above.
-            if os.getppid() != parent:
-                os._exit(1)
-
-    def job() -> None:
-        try:
-            result.append(
-                subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    cwd=cwd,
-                    env=environ,
-                    start_new_session=True,
-                    # It calls nothing but what was loaded before the fork.
-                    preexec_fn=die_with_parent,
-                )
-            )
-        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
-            result.append(error)
-
-    _spawner.run(job)
-    outcome = result[0]
-    if isinstance(outcome, BaseException):
-        raise outcome
-    return outcome
+        while self._open:
+            select.select([self._read_end], [], [])
+            with self._lock:
+                data = os.read(self._read_end, 1 << 16)
+                if not data:
+                    self._open = False
+                    os.close(self._read_end)
+                    self._log.close()
+                    return
+                self._log.write(data)
+                *lines, self._rest = (self._rest + data).split(b"\n")
+                for line in lines:
+                    self._on_line(line.decode(errors="replace"))
 
 
 def _has_ended(pid: int) -> bool:
