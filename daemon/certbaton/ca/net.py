@@ -1,0 +1,293 @@
+"""
+HTTP to a CA: signed POSTs, nonces, and requests that end (RFC 8555 section 6).
+
+``acme``'s ClientNetwork with what it lacks: a refusal keeps its status and
+headers, a nonce handed out with a badNonce is used, old nonces are dropped,
+and a request has a deadline as a whole, where the library's timeout starts
+anew with every byte. What an answer means is decided in ``problems``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import http.client
+import io
+import json
+import logging
+import socket
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from typing import Any, Final
+
+import requests
+import urllib3
+from acme import client, errors, jws
+from josepy.jwa import ES256, ES384, ES512, RS256, JWASignature
+from josepy.jwk import JWK, JWKEC, JWKRSA
+from requests.adapters import HTTPAdapter
+from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
+
+from certbaton import failpoints
+from certbaton.ca.problems import Problem, read_problem
+from certbaton.errors import CaUnavailable, CertbatonError, ConfigurationError
+from certbaton.pki import PrivateKey
+
+USER_AGENT: Final = f"certbaton/{version('certbaton')}"
+CONNECT_TIMEOUT: Final = 10.0
+MAX_ANSWER: Final = 1024 * 1024
+NONCE_TRIES: Final = 10
+NONCE_IDLE: Final = 300.0
+_MAX_REDIRECTS: Final = 3
+
+# At DEBUG it prints every signed request and every certificate.
+logging.getLogger("acme.client").setLevel(logging.INFO)
+
+# When the request of this thread must be answered in full (monotonic seconds).
+_deadline: contextvars.ContextVar[float] = contextvars.ContextVar("deadline")
+
+
+class Refused(Exception):
+    """The CA answered, and not with success: a fact on its way to the table, not yet an error."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
+
+
+class Net(client.ClientNetwork):
+    """
+    One thread's line to one CA; not to be shared between threads.
+
+    *ca_bundle* is a file of PEM roots in place of the system's. *timeout* bounds each request
+    from its start to the last byte of its answer, however slowly that trickles; connecting has
+    ``CONNECT_TIMEOUT`` for each address of the host, and looking the host up is the resolver's.
+    *account_url* is the ``kid`` of what is signed (section 6.2); without it the key is sent.
+    """
+
+    def __init__(
+        self,
+        key: PrivateKey,
+        account_url: str | None,
+        *,
+        ca_bundle: str | None = None,
+        timeout: timedelta = timedelta(seconds=30),
+    ) -> None:
+        self.jwk, algorithm = _jwk(key)
+        super().__init__(
+            key=self.jwk,
+            alg=algorithm,
+            verify_ssl=ca_bundle or True,  # type: ignore[arg-type]  # requests takes a path too
+            user_agent=USER_AGENT,
+        )
+        self.account_url = account_url
+        self._total = timeout.total_seconds()
+        self._nonce_at = 0.0
+        self.session.max_redirects = _MAX_REDIRECTS
+        for scheme in ("http://", "https://"):
+            self.session.mount(scheme, _Adapter())
+
+    def fetch(self, what: str, url: str) -> requests.Response:
+        """Unsigned GET of *url*; Refused, CaUnavailable or ConfigurationError."""
+        return self._check_response(self._send_request("GET", url, what=what))
+
+    def signed(
+        self,
+        what: str,
+        url: str,
+        payload: Mapping[str, object] | None,
+        new_nonce_url: str,
+        *,
+        with_key: bool = False,
+    ) -> requests.Response:
+        """
+        POST *payload* as a JWS; None is a POST-as-GET (section 6.3), ``{}`` is a body.
+
+        *what* is the request's name in ``problems``. *with_key* sends the public key in place
+        of the account URL, as newAccount needs. A badNonce is tried again with the nonce that
+        came with it (section 6.5). Everything but a POST-as-GET is a write, and a fail point:
+        a read can be lost at no cost, and how many of them a poll makes is chance. Refused,
+        CaUnavailable or ConfigurationError.
+        """
+        with failpoints.write(f"acme {what}") if payload is not None else contextlib.nullcontext():
+            for attempt in range(1, NONCE_TRIES + 1):
+                try:
+                    return self._signed_once(what, url, payload, new_nonce_url, with_key)
+                except Refused as refused:
+                    if refused.problem.type != "badNonce" or attempt == NONCE_TRIES:
+                        raise
+        raise AssertionError("the last try returns or raises")
+
+    def _signed_once(
+        self,
+        what: str,
+        url: str,
+        payload: Mapping[str, object] | None,
+        new_nonce_url: str,
+        with_key: bool,
+    ) -> requests.Response:
+        nonce: Any = self._get_nonce(url, new_nonce_url)
+        body = b"" if payload is None else json.dumps(payload).encode()
+        kid = None if with_key else self.account_url
+        data = jws.JWS.sign(body, self.jwk, self.alg, nonce, url, kid).json_dumps()
+        headers = {"Content-Type": self.JOSE_CONTENT_TYPE}
+        response = self._send_request("POST", url, what=what, data=data, headers=headers)
+        self._nonces.clear()
+        # An answer without a nonce is an answer all the same; the next request fetches one.
+        with contextlib.suppress(errors.NonceError):
+            self._add_nonce(response)
+        return self._check_response(response)
+
+    def _get_nonce(self, url: str, new_nonce_url: str) -> Any:
+        if time.monotonic() - self._nonce_at > NONCE_IDLE:
+            self._nonces.clear()
+        if not self._nonces:
+            response = self._check_response(
+                self._send_request("HEAD", new_nonce_url, what="newNonce")
+            )
+            try:
+                self._add_nonce(response)
+            except errors.NonceError as error:
+                raise CaUnavailable(f"the CA sent no nonce from {new_nonce_url}") from error
+        return self._nonces.pop()
+
+    def _add_nonce(self, response: requests.Response) -> None:
+        super()._add_nonce(response)
+        self._nonce_at = time.monotonic()
+
+    @classmethod
+    def _check_response(
+        cls, response: requests.Response, content_type: str | None = None
+    ) -> requests.Response:
+        # A POST is never redirected, so that a 3xx is no success either.
+        if response.status_code < 300:
+            return response
+        problem = read_problem(
+            response.status_code, response.headers, response.content, datetime.now(UTC)
+        )
+        raise Refused(problem)
+
+    def _send_request(
+        self,
+        method: str,
+        url: str,
+        *,
+        what: str,
+        data: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> requests.Response:
+        token = _deadline.set(time.monotonic() + self._total)
+        try:
+            with self.session.request(
+                method,
+                url,
+                data=data,
+                headers={"User-Agent": self.user_agent, **(headers or {})},
+                verify=self.verify_ssl,
+                timeout=(min(CONNECT_TIMEOUT, self._total), self._total),
+                allow_redirects=method == "GET",
+                stream=True,
+            ) as response:
+                # requests has no way of its own to read no more than so much.
+                response._content = _read(response)
+                return response
+        except (InvalidURL, InvalidSchema, MissingSchema) as error:
+            raise ConfigurationError(f"not a URL that can be asked: {url}") from error
+        except requests.RequestException as error:
+            raise CaUnavailable(f"no answer to {what} from {_host(url)}: {_why(error)}") from error
+        except OSError as error:  # requests' own word for a CA bundle that it cannot read
+            raise ConfigurationError(str(error), where=f"CA bundle for {_host(url)}") from error
+        finally:
+            _deadline.reset(token)
+
+
+class _Reader(io.RawIOBase):
+    """A socket's file that gives every read what is left until the deadline, and no more."""
+
+    def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
+        self._sock = sock
+        self._raw = raw
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = _deadline.get() - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the answer took too long")
+        self._sock.settimeout(left)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _HttpResponse(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        # Status line and headers are read through it as well as the body.
+        self.fp = io.BufferedReader(_Reader(sock, self.fp.detach()))
+
+
+class _HttpConnection(urllib3.connection.HTTPConnection):
+    response_class = _HttpResponse
+
+
+class _HttpsConnection(urllib3.connection.HTTPSConnection):
+    response_class = _HttpResponse
+
+
+class _HttpPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _HttpConnection
+
+
+class _HttpsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _HttpsConnection
+
+
+_POOLS: Final = {"http": _HttpPool, "https": _HttpsPool}
+
+
+class _Adapter(HTTPAdapter):
+    """Connections whose answers are read under the deadline, through a proxy as well."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(*args, **kwargs)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+
+def _read(response: requests.Response) -> bytes:
+    content = bytearray()
+    for chunk in response.iter_content(64 * 1024):
+        content += chunk
+        if len(content) > MAX_ANSWER:
+            raise requests.exceptions.ContentDecodingError(f"more than {MAX_ANSWER} bytes")
+    return bytes(content)
+
+
+def _jwk(key: PrivateKey) -> tuple[JWK, JWASignature]:
+    if not key.type.startswith("RSA"):
+        algorithms = {"P-256": ES256, "P-384": ES384, "P-521": ES512}
+        return JWKEC(key=key.unwrapped), algorithms[key.type]
+    return JWKRSA(key=key.unwrapped), RS256
+
+
+def _host(url: str) -> str:
+    return urllib3.util.parse_url(url).host or url
+
+
+def _why(error: BaseException) -> str:
+    """The innermost reason: what the system said, without the layers' own words around it."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        if isinstance(inner, Refused | CertbatonError):
+            break  # an earlier request's, which somebody is handling
+        error = inner
+    return " ".join(str(error).split()) or type(error).__name__
