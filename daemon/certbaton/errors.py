@@ -72,6 +72,10 @@ class PermanentError(CertbatonError):
     """A person must change something outside: CAA, a rejected name, missing rights."""
 
 
+class AccountMissing(PermanentError):
+    """The CA does not know our account (``accountDoesNotExist``, RFC 8555 section 7.3.1)."""
+
+
 class Conflict(CertbatonError):
     """Somebody wrote first (HTTP 409): look again, without back-off."""
 

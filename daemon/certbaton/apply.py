@@ -1,0 +1,164 @@
+"""
+Does what a plan says, and decides nothing: one handler an action.
+
+Every handler may be cut off before or after any of its writes and may run
+again: it then finds what it did, or is told Conflict and the tick looks again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from certbaton.cluster import Cluster
+from certbaton.errors import Conflict
+from certbaton.model import (
+    Action,
+    AdvanceOrder,
+    CloseOrder,
+    DeleteVersion,
+    EnsureAccount,
+    MarkForDeletion,
+    MarkServed,
+    ObjectRef,
+    Policy,
+    Proof,
+    Repoint,
+    SecretVersion,
+    StageOrder,
+    Unmark,
+)
+from certbaton.ordering import Orders
+from certbaton.targets import Target
+
+# A version that an answer to our own write showed this recently need not be read again.
+FRESH = timedelta(seconds=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """Something worth an Event on a Service. Best effort; it never stops anything."""
+
+    service: ObjectRef
+    reason: str
+    message: str
+    warning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What an action came to; *retry_after* where it has to go on later."""
+
+    announcements: tuple[Announcement, ...] = ()
+    retry_after: timedelta | None = None
+    what: str = ""
+
+
+class Applier:
+    """The hands: writes to the cluster and to the CA."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        target: Target,
+        orders: Orders,
+        *,
+        policy: Policy,
+        field_manager: str,
+        clock: Callable[[], datetime],
+    ) -> None:
+        """*clock* gives aware UTC; *field_manager* is the instance's."""
+        self._cluster = cluster
+        self._target = target
+        self._orders = orders
+        self._policy = policy
+        self._field_manager = field_manager
+        self._clock = clock
+        self._answered: dict[ObjectRef, datetime] = {}
+
+    def apply(self, action: Action) -> Applied:
+        """
+        Carry out *action*.
+
+        Raises Conflict when somebody wrote first, RetryableError when the world
+        may change by itself, PermanentError when a person must change something.
+        """
+        match action:
+            case Repoint():
+                return self._repoint(action)
+            case MarkServed():
+                return self._mark_served(action)
+            case Unmark(version=version):
+                self._note(self._cluster.annotate(version, marked_at=None))
+                return Applied()
+            case MarkForDeletion(version=version):
+                self._cluster.annotate(version, marked_at=self._clock())
+                return Applied()
+            case DeleteVersion(version=version):
+                return self._delete(version)
+            case EnsureAccount(issuer=issuer):
+                self._orders.ensure_account(issuer)
+                return Applied()
+            case StageOrder():
+                self._orders.stage(action)
+                return Applied()
+            case AdvanceOrder():
+                progress = self._orders.advance(action)
+                if progress.version is not None:
+                    self._note(progress.version)
+                return Applied(retry_after=progress.retry_after, what=progress.what)
+            case CloseOrder():
+                self._orders.close(action)
+                return Applied()
+        raise AssertionError(f"no handler for {type(action).__name__}")
+
+    # --- the rollout --------------------------------------------------------------
+
+    def _note(self, version: SecretVersion) -> None:
+        self._answered = {
+            ref: at for ref, at in self._answered.items() if at > self._clock() - FRESH
+        }
+        self._answered[version.ref] = self._clock()
+
+    def _repoint(self, action: Repoint) -> Applied:
+        service, version = action.service, action.version
+        answered = self._answered.get(version.ref)
+        if answered is None or self._clock() - answered > FRESH:
+            live = {item.ref: item for item in self._cluster.list_versions_live(action.certificate)}
+            there = live.get(version.ref)
+            if there is None or there.uid != version.uid or there.marked_at is not None:
+                raise Conflict(f"Secret {version.ref} is gone or marked for deletion")
+            self._note(there)
+        state = self._cluster.service(service.ref)
+        if state is None:
+            raise Conflict(f"Service {service.ref} is gone")
+        body = self._target.body(state, service, version.ref)
+        self._cluster.apply_service(service.ref, body, self._field_manager)
+        return Applied()
+
+    def _mark_served(self, action: MarkServed) -> Applied:
+        version, service = action.version, str(action.service)
+        before = version.served.get(service)
+        served = {**version.served, service: Proof(self._clock(), action.how)}
+        self._note(self._cluster.annotate(version, served=served))
+        names = {
+            "wire": "seen in a TLS handshake",
+            "events": "the cloud controller ended a sync of it",
+            "unproven": "not seen, and the time for it is over; its listener goes on being watched",
+        }
+        announcement = Announcement(
+            action.service,
+            "CertificateUnproven" if action.how == "unproven" else "CertificateServed",
+            f"Secret {version.ref} is on the listener: {names[action.how]}"
+            if action.how != "unproven"
+            else f"Secret {version.ref}: {names[action.how]}",
+            warning=action.how == "unproven",
+        )
+        return Applied((announcement,) if before is None or before.how != action.how else ())
+
+    def _delete(self, version: SecretVersion) -> Applied:
+        if version.ref in self._cluster.references_live():
+            raise Conflict(f"Secret {version.ref} is named by a Service again")
+        self._cluster.delete_version(version)
+        return Applied()

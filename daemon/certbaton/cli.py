@@ -1,0 +1,172 @@
+"""
+The command line: ``run``, ``once``, ``plan``, ``config check``, ``version``.
+
+Exit codes: 0 well, 1 failed, 2 a mistake in the configuration or the command
+line, 6 (``once``) still waiting.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from certbaton import config as configuration
+from certbaton import telemetry
+from certbaton.errors import CertbatonError, ConfigurationError
+from certbaton.settings import Config
+
+if TYPE_CHECKING:
+    from certbaton.cluster import Cluster
+
+EXIT_FAILED, EXIT_CONFIGURATION = 1, 2
+
+app = typer.Typer(
+    name="certbaton",
+    help="Obtains, renews and hands over TLS certificates on OCI load balancers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+config_app = typer.Typer(help="The configuration file.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+ConfigPath = Annotated[
+    Path,
+    typer.Option(
+        "--config", "-c", envvar="CERTBATON_CONFIG", help="The configuration file (YAML)."
+    ),
+]
+Kubeconfig = Annotated[
+    str | None,
+    typer.Option(
+        "--kubeconfig",
+        envvar="KUBECONFIG",
+        help="How to reach the cluster; in a pod its service account is used.",
+    ),
+]
+Context = Annotated[str | None, typer.Option("--context", help="A context of the kubeconfig.")]
+DEFAULT_CONFIG = Path("/etc/certbaton/config.yaml")
+
+
+def _connect(config: Config, kubeconfig: str | None, context: str | None) -> Cluster:
+    from certbaton.cluster import Api, Cluster  # heavy: only where a cluster is needed
+
+    api = Api.connect(kubeconfig, context)
+    targets = {service.ref for spec in config.specs() for service in spec.services}
+    return Cluster(api, config.instance_id(), targets)
+
+
+def _start(path: Path) -> Config:
+    config = configuration.load(path)
+    telemetry.configure(config.log_level, config.log_format)
+    return config
+
+
+@app.command()
+def run(
+    config: ConfigPath = DEFAULT_CONFIG,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+) -> None:
+    """Run as a daemon, until SIGTERM or SIGINT."""
+    settings = _start(config)
+    cluster = _connect(settings, kubeconfig, context)
+    from certbaton import daemon
+
+    raise typer.Exit(daemon.run(settings, cluster))
+
+
+@app.command()
+def once(
+    config: ConfigPath = DEFAULT_CONFIG,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+    timeout: Annotated[str, typer.Option(help="At most this long, such as 90s or 5m.")] = "5m",
+) -> None:
+    """
+    Work until nothing is left to do or wait for.
+
+    Exit code 0: nothing left; 1: something failed; 6: still waiting.
+    """
+    settings = _start(config)
+    patience = _duration(timeout)
+    cluster = _connect(settings, kubeconfig, context)
+    from certbaton import daemon
+
+    raise typer.Exit(daemon.once(settings, cluster, patience))
+
+
+@app.command()
+def plan(
+    config: ConfigPath = DEFAULT_CONFIG,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+) -> None:
+    """Print what would be done now, and why; touch nothing."""
+    settings = _start(config)
+    cluster = _connect(settings, kubeconfig, context)
+    from certbaton import daemon
+
+    found = daemon.plans(settings, cluster)
+    if not found:
+        typer.echo("No certificate is configured; add one under certificates.")
+    for item in found:
+        typer.echo(f"{item.certificate}:")
+        for note in item.notes:
+            typer.echo(f"  note   {note}")
+        for action in item.actions:
+            typer.echo(f"  do     {type(action).__name__}: {action.why}")
+        for wait in item.waits:
+            typer.echo(f"  wait   until {wait.until:%Y-%m-%d %H:%M:%S} UTC: {wait.what}")
+        if not item.actions and not item.waits:
+            typer.echo("  nothing to do")
+
+
+@config_app.command("check")
+def config_check(config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Read the configuration, and say what is wrong with it. Needs no cluster."""
+    settings = configuration.load(config)
+    count = len(settings.certificates)
+    typer.echo(f"{config}: in order, {count} certificate{'' if count == 1 else 's'}")
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from importlib.metadata import version as installed
+
+    typer.echo(installed("certbaton"))
+
+
+def _duration(text: str) -> timedelta:
+    from pydantic import TypeAdapter, ValidationError
+
+    from certbaton.settings import Duration
+
+    try:
+        return TypeAdapter[timedelta](Duration).validate_python(text)
+    except ValidationError:
+        raise ConfigurationError(
+            f"{text!r} is not a duration; write for example 90s or 5m", where="--timeout"
+        ) from None
+
+
+def main() -> None:
+    """Entry point: a mistake of the user's is one sentence, never a traceback."""
+    try:
+        app()
+    except ConfigurationError as exc:
+        print(f"certbaton: {exc}", file=sys.stderr)  # noqa: T201
+        sys.exit(EXIT_CONFIGURATION)
+    except CertbatonError as exc:
+        print(f"certbaton: {exc}", file=sys.stderr)  # noqa: T201
+        sys.exit(EXIT_FAILED)
+
+
+if __name__ == "__main__":
+    main()

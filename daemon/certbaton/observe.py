@@ -1,0 +1,136 @@
+"""
+Reads the world, and nothing else: caches, and handshakes with listeners.
+
+What a tick sees comes from the watch caches and from the answers to our own
+writes, so that looking costs the API server nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+from certbaton import probe
+from certbaton.cluster import Cluster
+from certbaton.core.rollover import UNPROVEN
+from certbaton.model import (
+    Binding,
+    CertificateSpec,
+    ListenerState,
+    ObjectRef,
+    Route,
+    SecretVersion,
+    ServiceSpec,
+    ServiceState,
+    Sight,
+    Snapshot,
+)
+from certbaton.targets import Target
+
+Look = Callable[[Sequence[str], Sequence[int], str, float], tuple[Sight, ...]]
+
+
+class Observer:
+    """Makes the Snapshot of one certificate."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        target: Target,
+        *,
+        route: str = "auto",
+        timeout: timedelta = timedelta(seconds=5),
+        look: Look = probe.look,
+    ) -> None:
+        """*route* is ``auto``, ``outside`` or ``inside``; *timeout* is one handshake's."""
+        self._cluster = cluster
+        self._target = target
+        self._route = route
+        self._timeout = timeout.total_seconds()
+        self._look = look
+
+    def snapshot(
+        self, certificate: str, spec: CertificateSpec | None, *, probing: bool = True
+    ) -> Snapshot:
+        """
+        Read what concerns *certificate*; *spec* is None where it left the configuration.
+
+        Only listeners whose handover has not been proven are looked at, and none
+        if *probing* is false.
+        """
+        cluster = self._cluster
+        problems = cluster.problems()
+        versions = cluster.versions(certificate)
+        by_ref = {version.ref: version for version in versions}
+        services: dict[ObjectRef, ServiceState] = {}
+        bindings: dict[ObjectRef, Binding] = {}
+        listeners: dict[ObjectRef, ListenerState] = {}
+        for service in spec.services if spec else ():
+            state = cluster.service(service.ref)
+            if state is None:
+                continue
+            services[service.ref] = state
+            binding = bindings[service.ref] = self._target.bind(state, service)
+            version = by_ref.get(binding.reference) if binding.reference else None
+            if version is None or _proven(version, service):
+                continue
+            assert spec is not None  # noqa: S101 - there are services
+            listeners[service.ref] = self._listener(spec, service, state, binding, probing)
+        journals = cluster.journals()
+        return Snapshot(
+            account=cluster.account(spec.issuer.directory) if spec else None,
+            journal=journals.get(certificate),
+            versions=versions,
+            services=services,
+            bindings=bindings,
+            listeners=listeners,
+            references=cluster.references(),
+            issued=tuple(record for journal in journals.values() for record in journal.orders),
+            failed_validations=tuple(
+                failed for journal in journals.values() for failed in journal.failed_validations
+            ),
+            complete=not problems,
+            problems=problems,
+        )
+
+    def _listener(
+        self,
+        spec: CertificateSpec,
+        service: ServiceSpec,
+        state: ServiceState,
+        binding: Binding,
+        probing: bool,
+    ) -> ListenerState:
+        route = self._route_to(service, state)
+        addresses = (
+            [service.probe.address]
+            if service.probe.address
+            else [address.ip for address in state.addresses]
+        )
+        ports = [service.probe.port] if service.probe.port else list(binding.tls_ports)
+        name = service.probe.server_name or probe.server_name_for(spec.names)
+        sights: tuple[Sight, ...] = ()
+        if probing and addresses and ports:
+            sights = self._look(addresses, ports, name, self._timeout)
+        return ListenerState(route, sights, self._cluster.sync_events(service.ref, state.uid))
+
+    def _route_to(self, service: ServiceSpec, state: ServiceState) -> Route:
+        """
+        Say whether a probe leaves the cluster: only then it testifies.
+
+        With ``ipMode`` VIP or none, kube-proxy sends what pods send to the load
+        balancer's address straight to the Service's endpoints.
+        """
+        if self._route != "auto":
+            return Route(self._route)
+        if service.probe.address is not None or "KUBERNETES_SERVICE_HOST" not in os.environ:
+            return Route.OUTSIDE
+        modes = [address.ip_mode for address in state.addresses]
+        proxied = bool(modes) and all(mode == "Proxy" for mode in modes)
+        return Route.OUTSIDE if proxied else Route.INSIDE
+
+
+def _proven(version: SecretVersion, service: ServiceSpec) -> bool:
+    proof = version.served.get(str(service.ref))
+    return proof is not None and proof.how != UNPROVEN

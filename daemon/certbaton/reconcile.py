@@ -1,0 +1,271 @@
+"""
+One certificate's turn: look, plan, act, and look again until nothing is left to do.
+
+No state but pauses after trouble is kept here; a new process works out where
+things stand from the cluster, the CA and the listeners.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from certbaton.apply import Announcement, Applied, Applier
+from certbaton.cluster import Cluster
+from certbaton.core.plan import plan
+from certbaton.errors import CertbatonError, Conflict, PermanentError, RetryableError
+from certbaton.model import (
+    Action,
+    AdvanceOrder,
+    CertificateSpec,
+    CloseOrder,
+    EnsureAccount,
+    Plan,
+    Policy,
+    Repoint,
+    StageOrder,
+    Wait,
+    WaitKind,
+)
+from certbaton.observe import Observer
+from certbaton.ordering import OrderFailed, Orders
+from certbaton.telemetry import logger
+
+# More rounds than any rollover takes; reaching it means going round in circles.
+MAX_ROUNDS = 60
+CONFLICTS_IN_A_ROW = 5
+FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=1), timedelta(minutes=5)
+ORDERING = (EnsureAccount, StageOrder, AdvanceOrder)
+
+
+@dataclass(slots=True)
+class Report:
+    """What one turn came to: *waits* are what is left, *failed* what went wrong (sentences)."""
+
+    certificate: str
+    waits: tuple[Wait, ...] = ()
+    done: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    due: datetime | None = None
+
+    @property
+    def next_at(self) -> datetime | None:
+        """The earliest moment at which there may be something to do."""
+        return min((wait.until for wait in self.waits), default=None)
+
+
+@dataclass(slots=True)
+class _Pause:
+    count: int
+    until: datetime
+    what: str
+    kind: WaitKind
+
+
+class Reconciler:
+    """Runs turns; several certificates at a time, each one by one thread at a time."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        observer: Observer,
+        applier: Applier,
+        orders: Orders,
+        specs: Mapping[str, CertificateSpec],
+        policy: Policy,
+        clock: Callable[[], datetime],
+        stop: threading.Event,
+    ) -> None:
+        self._cluster = cluster
+        self._observer = observer
+        self._applier = applier
+        self._orders = orders
+        self._specs = specs
+        self._policy = policy
+        self._clock = clock
+        self._stop = stop
+        self._pauses: dict[tuple[str, str], _Pause] = {}
+        self._shown: dict[str, str] = {}
+
+    def certificates(self) -> tuple[str, ...]:
+        """Name all that is configured, and what the cluster still holds of former ones."""
+        held = {version.certificate for version in self._cluster.versions()}
+        return tuple(sorted(held | set(self._cluster.journals()) | set(self._specs)))
+
+    def plan(self, certificate: str, *, probing: bool = True) -> Plan:
+        """Look and plan, and touch nothing."""
+        spec = self._specs.get(certificate)
+        snapshot = self._observer.snapshot(certificate, spec, probing=probing)
+        return plan(certificate, spec, snapshot, self._policy, self._clock())
+
+    def turn(self, certificate: str) -> Report:
+        """
+        Work on *certificate* until its plan is empty or only waits.
+
+        Raises nothing: whatever goes wrong is in the report, and tried again.
+        """
+        report = Report(certificate)
+        began = time.monotonic()
+        try:
+            self._rounds(report)
+        except CertbatonError as exc:
+            self._pause(certificate, "turn", str(exc))
+            report.failed.append(str(exc))
+            report.waits += (self._wait_of(certificate, "turn"),)
+        except Exception as exc:  # noqa: BLE001 - reported, and tried again
+            # one certificate's trouble, also a mistake of ours, never ends the loop
+            logger().error("turn_broke", certificate=certificate, exc_info=exc)
+            self._pause(certificate, "turn", f"unexpected {type(exc).__name__}; see the log")
+            report.failed.append(f"unexpected {type(exc).__name__}")
+            report.waits += (self._wait_of(certificate, "turn"),)
+        else:
+            self._pauses.pop((certificate, "turn"), None)
+        self._tell(report, time.monotonic() - began)
+        return report
+
+    def _rounds(self, report: Report) -> None:
+        conflicts = 0
+        for _ in range(MAX_ROUNDS):
+            if self._stop.is_set():
+                return
+            now = self._clock()
+            found = self.plan(report.certificate)
+            report.due = found.due
+            actions, waits = self._not_paused(found, now)
+            report.waits = (*found.waits, *waits)
+            if not actions:
+                return
+            for action in actions:
+                if self._stop.is_set():
+                    return
+                try:
+                    self._act(action, report, found.due)
+                    conflicts = 0
+                except Conflict as exc:
+                    conflicts += 1
+                    if conflicts > CONFLICTS_IN_A_ROW:
+                        raise RetryableError(f"somebody else keeps writing: {exc}") from exc
+                    break  # what was planned after it rests on the same look
+        raise RetryableError("going round in circles; please report it, with the log")
+
+    def _act(self, action: Action, report: Report, due: datetime | None) -> None:
+        key = _key(action)
+        name = action.certificate
+        try:
+            applied = self._applier.apply(action)
+        except Conflict:
+            raise
+        except OrderFailed as exc:
+            report.failed.append(str(exc))
+            self._complain(action, str(exc))
+        except (RetryableError, PermanentError) as exc:
+            report.failed.append(str(exc))
+            if isinstance(action, ORDERING):
+                self._orders.record_failure(name, exc)
+            else:
+                self._pause(name, key, f"{type(action).__name__}: {exc}")
+            self._complain(action, str(exc))
+        else:
+            self._done(action, applied, report, due)
+
+    def _done(self, action: Action, applied: Applied, report: Report, due: datetime | None) -> None:
+        name, key = action.certificate, _key(action)
+        kind = type(action).__name__
+        if applied.retry_after is not None:
+            until = self._clock() + applied.retry_after
+            self._pauses[name, key] = _Pause(0, until, applied.what, WaitKind.IN_FLIGHT)
+            return
+        self._pauses.pop((name, key), None)
+        report.done.append(kind)
+        logger().info("done", certificate=name, action=kind, why=action.why, due=due)
+        for announcement in applied.announcements:
+            self._announce(announcement)
+
+    # --- pauses -----------------------------------------------------------------------
+
+    def _pause(self, name: str, key: str, what: str) -> None:
+        last = self._pauses.get((name, key))
+        count = last.count + 1 if last else 1
+        pause = min(FIRST_PAUSE * 2 ** min(count - 1, 16), LONGEST_PAUSE)
+        self._pauses[name, key] = _Pause(
+            count, self._clock() + pause, f"{what} (tried {count} times)", WaitKind.BACK_OFF
+        )
+
+    def _wait_of(self, name: str, key: str) -> Wait:
+        pause = self._pauses[name, key]
+        return Wait(pause.what, pause.until, pause.kind)
+
+    def _not_paused(self, found: Plan, now: datetime) -> tuple[list[Action], list[Wait]]:
+        actions: list[Action] = []
+        waits: list[Wait] = []
+        for action in found.actions:
+            pause = self._pauses.get((found.certificate, _key(action)))
+            if pause is None or pause.until <= now:
+                actions.append(action)
+            else:
+                waits.append(Wait(pause.what, pause.until, pause.kind))
+        return actions, waits
+
+    # --- telling people -----------------------------------------------------------------
+
+    def _complain(self, action: Action, message: str) -> None:
+        name = action.certificate
+        logger().warning("failed", certificate=name, action=type(action).__name__, error=message)
+        spec = self._specs.get(name)
+        targets = (
+            (action.service,)
+            if isinstance(action, Repoint)
+            else (spec.services if spec is not None else ())
+        )
+        for service in targets:
+            self._announce(
+                Announcement(service.ref, "CertificateFailed", f"{name}: {message}", warning=True)
+            )
+
+    def _announce(self, announcement: Announcement) -> None:
+        """Post an Event; without it everything goes on all the same."""
+        state = self._cluster.service(announcement.service)
+        if state is None:
+            return
+        try:
+            self._cluster.publish(
+                announcement.service,
+                state.uid,
+                state.resource_version,
+                "Warning" if announcement.warning else "Normal",
+                announcement.reason,
+                announcement.message[:1000],
+            )
+        except CertbatonError as exc:
+            logger().info("event_lost", service=str(announcement.service), error=str(exc))
+
+    def _tell(self, report: Report, seconds: float) -> None:
+        """Write one line a turn, if it says anything new."""
+        waits = "; ".join(wait.what for wait in report.waits)
+        if not report.done and not report.failed and self._shown.get(report.certificate) == waits:
+            return
+        self._shown[report.certificate] = waits
+        logger().info(
+            "turn",
+            certificate=report.certificate,
+            done=report.done,
+            failed=report.failed,
+            waits=[
+                f"{wait.what} ({wait.kind}, until {wait.until:%FT%TZ})" for wait in report.waits
+            ],
+            seconds=round(seconds, 3),
+        )
+
+
+def _key(action: Action) -> str:
+    """Name what a pause is for: this kind of action at this Service or version."""
+    match action:
+        case Repoint(service=service):
+            return f"Repoint {service.ref}"
+        case StageOrder() | AdvanceOrder() | CloseOrder() | EnsureAccount():
+            return type(action).__name__
+    version = getattr(action, "version", None)
+    return f"{type(action).__name__} {version.ref if version else ''}"

@@ -1,0 +1,43 @@
+"""
+Logs: one line for one thing that happened, JSON by default, to standard output.
+
+Only names, times and sentences are logged; what holds a key is never passed here.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+
+
+def configure(level: str, form: str) -> None:
+    """Set up structlog and the standard library's logging; *form* is ``json`` or ``text``."""
+    number = getattr(logging, level.upper())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+    ]
+    renderer: Any = (
+        structlog.processors.JSONRenderer(default=str)
+        if form == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
+    )
+    structlog.configure(
+        processors=[*shared, structlog.processors.format_exc_info, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
+    # these print whole requests at debug level, keys' signatures and tokens included
+    for name in ("acme", "kubernetes", "urllib3", "waitress", "apscheduler"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def logger() -> Any:
+    """Give the logger; keyword arguments of a call become fields of the line."""
+    return structlog.get_logger()
