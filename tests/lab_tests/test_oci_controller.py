@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lab.kube import Kube
-from lab.oci import Prober
+from lab.oci import LabApp, Prober
 from lab_tests.oci_world import World, api_server, certificate, port, served, sha, until
 
 
@@ -137,6 +137,28 @@ def test_grpc_refuses_plain_ports(world: World) -> None:
         annotations={"service.beta.kubernetes.io/oci-load-balancer-backend-protocol": "GRPC"}
     )
     until(lambda: "cannot be empty for GRPC" in world.messages("SyncLoadBalancerFailed"))
+
+
+def test_the_backend_set_s_secret_is_put_on_the_load_balancer_the_same_way(world: World) -> None:
+    for name in ("a-1", "b-1", "b-2"):
+        world.secret(name)
+    backend = "service.beta.kubernetes.io/oci-load-balancer-tls-backendset-secret"
+    world.tls_service("a-1", annotations={backend: "b-1"})
+    balancer = world.serving("a-1")
+    assert balancer.certificates == ["a-1", "b-1"]
+    world.annotate(tls_backendset_secret=f"{world.namespace}/b-2")
+    until(lambda: balancer.backend_sets == {80: None, 443: "b-2"})
+    world.annotate(tls_backendset_secret="b-3")
+    said = 'reading SSL Backend Secret: secrets "b-3" not found'
+    until(lambda: said in world.messages("SyncLoadBalancerFailed"))
+
+
+def test_udp_is_refused_as_in_oracle_s_source(world: World) -> None:
+    world.service(ports=(80,))
+    world.balancer()
+    udp = {"name": "quic", "port": 443, "targetPort": 8080, "protocol": "UDP"}
+    world.kube.patch(world.path("services", "shop"), {"spec": {"ports": [port(80), udp]}})
+    until(lambda: "do not support UDP" in world.messages("SyncLoadBalancerFailed"))
 
 
 # A certificate on the load balancer
@@ -451,8 +473,10 @@ def test_the_challenge_path_reaches_the_solver_and_pages_the_pod(world: World) -
     balancer = world.balancer()
     path = "/.well-known/acme-challenge/token"
     assert _page(balancer.endpoint(80), path) == 404
-    world.app.challenge_upstream = balancer.endpoint(80)  # Nobody's solver: the pod itself.
     world.app.challenge_upstream = ("127.0.0.1", 1)
     assert _page(balancer.endpoint(80), path) == 502
-    assert _page(balancer.endpoint(80)) == 200
-    assert path in world.app.paths
+    with LabApp("solver") as solver:
+        world.app.challenge_upstream = solver.address
+        _page(balancer.endpoint(80), path)
+        assert _page(balancer.endpoint(80)) == 200
+        assert solver.paths == [path]

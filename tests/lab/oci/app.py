@@ -56,8 +56,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._pass_on(app.challenge_upstream)
         elif self.path == "/":
             self._answer(200, f"hello from {app.pod}\n".encode())
-        elif self.path == "/healthz":
-            self._answer(200, b"ok\n")
+        elif self.path == "/big":
+            self._answer(200, app.big)
         else:
             self._answer(404, b"no such page\n")
 
@@ -99,6 +99,7 @@ class LabApp:
     def __init__(self, pod: str = "shop-0", challenge_upstream: Address | None = None) -> None:
         self.pod = pod
         self.challenge_upstream = challenge_upstream
+        self.big = b"x" * 1_000_000
         self._paths: list[str] = []
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), _Handler)
