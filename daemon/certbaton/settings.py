@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Annotated, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -39,48 +40,105 @@ MAX_CERTIFICATE_NAME = 42
 
 _DEFAULTS = Policy()
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
+_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h|d))+")
+_LONGEST = timedelta(days=3660)
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_CERTIFICATE_NAME = re.compile(f"^[a-z0-9]([a-z0-9-]{{0,{MAX_CERTIFICATE_NAME - 2}}}[a-z0-9])?$")
 _OBJECT_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 
 
 def _read_duration(value: object) -> object:
     if isinstance(value, timedelta):
         return value
-    if isinstance(value, str) and _DURATION.fullmatch(value):
-        parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", value)
-        return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in parts))
-    raise ValueError(f"{value!r} is not a duration; write for example 30s, 10m, 1h30m or 7d")
+    if isinstance(value, str) and len(value) <= 32 and _DURATION.fullmatch(value):
+        parts = re.findall(r"([0-9.]+)(ms|s|m|h|d)", value)
+        seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+        if seconds > _LONGEST.total_seconds():
+            raise ValueError(f"{value!r} is longer than ten years")
+        return timedelta(seconds=seconds)
+    raise ValueError(f"{shown(value)} is not a duration; write for example 30s, 10m, 1h30m or 7d")
 
 
-def _write_duration(value: timedelta) -> str:
+def _not_zero(value: timedelta) -> timedelta:
+    if not value:
+        raise ValueError("must be longer than zero")
+    return value
+
+
+def write_duration(value: timedelta) -> str:
+    """Write *value* as the file has it: 30s, 10m, 7d."""
     seconds = value.total_seconds()
     for unit in ("d", "h", "m", "s"):
         if seconds and seconds % _UNITS[unit] == 0:
             return f"{int(seconds // _UNITS[unit])}{unit}"
-    return f"{seconds:g}s"
+    return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
 
 
+# A duration that may be zero, where that switches something off, and one that may not.
 Duration = Annotated[
     timedelta,
     BeforeValidator(_read_duration),
-    PlainSerializer(_write_duration),
+    PlainSerializer(write_duration),
     WithJsonSchema({"type": "string", "pattern": f"^{_DURATION.pattern}$"}),
 ]
+Pause = Annotated[Duration, AfterValidator(_not_zero)]
 
 
-def _object_name(value: str) -> str:
-    if not _OBJECT_NAME.fullmatch(value):
-        raise ValueError(f"{value!r} is not a name that Kubernetes takes")
+def shown(value: object) -> str:
+    """Show *value* to whoever wrote it in the file; what holds other values by its kind only."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "keys and values"
+    if isinstance(value, list):
+        return "a list"
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def not_text(value: object) -> str:
+    """Say that *value* should have been text."""
+    quotes = "" if value is None or isinstance(value, dict | list) else "; put it in quotes"
+    return f"must be text, not {shown(value)}{quotes}"
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(not_text(value))
     return value
 
 
-ObjectName = Annotated[str, BeforeValidator(lambda value: _object_name(str(value)))]
+def _object_name(value: object) -> str:
+    name = _text(value)
+    if not _OBJECT_NAME.fullmatch(name):
+        raise ValueError(
+            f"{shown(name)} is not a name that Kubernetes takes: lower-case letters, digits, "
+            "inner hyphens and dots, at most 253 of them"
+        )
+    return name
+
+
+ObjectName = Annotated[
+    str,
+    BeforeValidator(_object_name),
+    WithJsonSchema({"type": "string", "pattern": f"^{_OBJECT_NAME.pattern}$"}),
+]
+Text = Annotated[str, Field(min_length=1, max_length=1024)]
+Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class _Section(BaseModel):
+    # Strict, as the JSON schema is: "8089" is no port, and 1 is not true.
     model_config = ConfigDict(
-        extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        alias_generator=to_camel,
+        validate_by_name=False,
+        validate_by_alias=True,
     )
 
 
@@ -94,17 +152,24 @@ class InstanceConfig(_Section):
 class IssuerConfig(_Section):
     """One ACME CA (RFC 8555)."""
 
-    directory: str
-    ca_bundle: str | None = None
-    email: str | None = None
-    profile: str | None = None
-    timeout: Duration = timedelta(seconds=30)
+    directory: Text
+    ca_bundle: Text | None = None
+    email: Text | None = None
+    profile: Text | None = None
+    timeout: Pause = timedelta(seconds=30)
 
     @field_validator("directory")
     @classmethod
     def _https(cls, value: str) -> str:
         if not re.fullmatch(r"https://[^\s/]+(/\S*)?", value):
-            raise ValueError(f"{value!r} is not an https:// address of an ACME directory")
+            raise ValueError(f"{shown(value)} is not an https:// address of an ACME directory")
+        return value
+
+    @field_validator("email")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[^\s@:,]+@[^\s@:,]+", value):
+            raise ValueError(f"{shown(value)} is not one e-mail address such as ops@example.com")
         return value
 
 
@@ -112,21 +177,30 @@ class Http01Config(_Section):
     """The built-in server for /.well-known/acme-challenge/ (RFC 8555 section 8.3)."""
 
     type: Literal["http-01"]
-    port: int = Field(default=8089, ge=1, le=65535)
-    address: str = "0.0.0.0"  # noqa: S104 - it has to be reached from outside the pod
+    port: Port = 8089
+    address: Text = "::"  # of both families; it has to be reached from outside the pod
 
 
 class Rfc2136Config(_Section):
     """Dynamic updates of a name server of your own (RFC 2136), signed by TSIG (RFC 8945)."""
 
-    server: str
-    port: int = Field(default=53, ge=1, le=65535)
-    zone: str | None = None
-    tsig_key_name: str | None = None
-    tsig_algorithm: str = "hmac-sha256"
-    tsig_secret_file: str | None = None
-    ttl: int = Field(default=60, ge=0)
-    timeout_seconds: float = Field(default=5, gt=0)
+    server: Text
+    port: Port = 53
+    zone: Text | None = None
+    tsig_key_name: Text | None = None
+    tsig_algorithm: Literal[
+        "hmac-sha1",
+        "hmac-sha224",
+        "hmac-sha256",
+        "hmac-sha256-128",
+        "hmac-sha384",
+        "hmac-sha384-192",
+        "hmac-sha512",
+        "hmac-sha512-256",
+    ] = "hmac-sha256"
+    tsig_secret_file: Text | None = None
+    ttl: int = Field(default=60, ge=0, le=86400)
+    timeout_seconds: float = Field(default=5, ge=0.1, le=60)
 
 
 class Dns01Config(_Section):
@@ -143,9 +217,9 @@ SolverConfig = Annotated[Http01Config | Dns01Config, Field(discriminator="type")
 class ProbeConfig(_Section):
     """Where to look at a listener, in place of what the Service's status says."""
 
-    address: str | None = None
-    port: int | None = Field(default=None, ge=1, le=65535)
-    server_name: str | None = None
+    address: Text | None = None
+    port: Port | None = None
+    server_name: Text | None = None
 
 
 class ServiceConfig(_Section):
@@ -158,46 +232,59 @@ class ServiceConfig(_Section):
     probe: ProbeConfig = ProbeConfig()
 
 
-def _dns_name(value: str) -> str:
-    name = value.lower()
+def _dns_name(value: object) -> str:
+    name = _text(value).lower()
+    said = shown(value)
     if not name.isascii():
-        raise ValueError(f"{value!r} has letters outside ASCII; write it in its xn-- form")
-    labels = name.split(".")
-    if labels[0] == "*":
-        labels = labels[1:]
+        raise ValueError(f"{said} has letters outside ASCII; write it in its xn-- form")
+    if "://" in name or "/" in name:
+        raise ValueError(f"{said} is an address of a page; write the name alone")
+    if name.endswith("."):
+        raise ValueError(f"{said} ends in a dot; leave it out")
     if "*" in name.removeprefix("*."):
-        raise ValueError(f"{value!r}: a * can only be the whole first label, as in *.a.example")
-    if len(labels) < 2 or len(name) > 253:
-        raise ValueError(f"{value!r} is not a full DNS name such as shop.example.com")
+        raise ValueError(f"{said}: a * can only be the whole first label, as in *.a.example")
+    if len(name) > 253:
+        raise ValueError(f"{said} is longer than the 253 characters of a DNS name")
+    labels = name.removeprefix("*.").split(".")
     for label in labels:
+        if not label:
+            raise ValueError(f"{said} is not a DNS name: a label is empty")
+        if len(label) > 63:
+            raise ValueError(f"{said} is not a DNS name: a label is longer than 63 characters")
         if not _LABEL.fullmatch(label):
             raise ValueError(
-                f"{value!r} is not a DNS name: {label!r} is not letters, digits and inner hyphens"
+                f"{said} is not a DNS name: {shown(label)} is not letters, digits and inner hyphens"
             )
+    if re.fullmatch(r"[0-9]+(\.[0-9]+){3}", name):
+        raise ValueError(f"{said} is an IP address; only DNS names are supported")
     if labels[-1].isdigit():
-        raise ValueError(f"{value!r} is not a DNS name: its last label is a number")
+        raise ValueError(f"{said} is not a DNS name: its last label is a number")
+    if len(labels) < 2:
+        raise ValueError(f"{said} is not a full DNS name such as shop.example.com")
     return name
 
 
-DnsName = Annotated[str, BeforeValidator(lambda value: _dns_name(str(value)))]
+DnsName = Annotated[
+    str, BeforeValidator(_dns_name), WithJsonSchema({"type": "string", "maxLength": 253})
+]
 
 
 class CertificateConfig(_Section):
     """One certificate, its names, and the Services that serve it."""
 
-    name: str
+    name: Annotated[str, Field(json_schema_extra={"pattern": _CERTIFICATE_NAME.pattern})]
     dns_names: list[DnsName] = Field(min_length=1, max_length=100)
     issuer: str
     solver: str
-    key_type: KeyType = KeyType.RSA_2048
+    key_type: KeyType = Field(default=KeyType.RSA_2048, strict=False)
     services: list[ServiceConfig] = []
 
     @field_validator("name")
     @classmethod
     def _short_and_dotless(cls, value: str) -> str:
-        if not _LABEL.fullmatch(value) or len(value) > MAX_CERTIFICATE_NAME:
+        if not _CERTIFICATE_NAME.fullmatch(value):
             raise ValueError(
-                f"{value!r} must be lower-case letters, digits and inner hyphens, at most "
+                f"{shown(value)} must be lower-case letters, digits and inner hyphens, at most "
                 f"{MAX_CERTIFICATE_NAME} of them (it begins the names of Secrets, and the OCI "
                 "load balancer allows no dots)"
             )
@@ -225,18 +312,18 @@ class PolicyConfig(_Section):
     sweep_share: float = Field(default=_DEFAULTS.sweep_share, ge=0, lt=1)
     sweep_ceiling: Duration = _DEFAULTS.sweep_ceiling
     settle_share: float = Field(default=_DEFAULTS.settle_share, gt=0, lt=1)
-    settle_ceiling: Duration = _DEFAULTS.settle_ceiling
-    handover_ceiling: Duration = _DEFAULTS.handover_ceiling
+    settle_ceiling: Pause = _DEFAULTS.settle_ceiling
+    handover_ceiling: Pause = _DEFAULTS.handover_ceiling
     keep_previous: int = Field(default=_DEFAULTS.keep_previous, ge=0, le=10)
-    back_off: list[Duration] = Field(default=list(_DEFAULTS.back_off), min_length=1)
+    back_off: list[Pause] = Field(default=list(_DEFAULTS.back_off), min_length=1)
     back_off_share: float = Field(default=_DEFAULTS.back_off_share, gt=0, lt=1)
     order_limit: int = Field(default=_DEFAULTS.order_limit, ge=1)
-    order_limit_window: Duration = _DEFAULTS.order_limit_window
+    order_limit_window: Pause = _DEFAULTS.order_limit_window
     validation_limit: int = Field(default=_DEFAULTS.validation_limit, ge=1)
-    validation_limit_window: Duration = _DEFAULTS.validation_limit_window
-    poll_listener: Duration = _DEFAULTS.poll_listener
-    poll_order: Duration = _DEFAULTS.poll_order
-    backstop: Duration = _DEFAULTS.backstop
+    validation_limit_window: Pause = _DEFAULTS.validation_limit_window
+    poll_listener: Pause = _DEFAULTS.poll_listener
+    poll_order: Pause = _DEFAULTS.poll_order
+    backstop: Pause = _DEFAULTS.backstop
 
     @model_validator(mode="after")
     def _order_of_times(self) -> PolicyConfig:
@@ -259,8 +346,8 @@ class Config(_Section):
     certificates: list[CertificateConfig] = []
     policy: PolicyConfig = PolicyConfig()
     route: Literal["auto", "outside", "inside"] = "auto"
-    probe_timeout: Duration = timedelta(seconds=5)
-    validation_patience: Duration = timedelta(minutes=2)
+    probe_timeout: Pause = timedelta(seconds=5)
+    validation_patience: Pause = timedelta(minutes=2)
     workers: int = Field(default=4, ge=1, le=64)
     health_port: int = Field(default=8080, ge=0, le=65535)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
