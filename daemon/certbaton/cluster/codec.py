@@ -1,0 +1,200 @@
+"""
+The Journal and its relatives as JSON, for Secrets and annotations.
+
+Tolerant of what a newer certbaton might add (unknown keys are left out), and of
+nothing else: a value of the wrong shape raises `Unreadable`, so that a broken
+record is reported rather than half believed. Times are RFC 3339 in UTC. No
+message quotes the text that was read: it lies beside a private key.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from certbaton.model import (
+    FailedValidation,
+    Failure,
+    Journal,
+    OrderRecord,
+    PendingOrder,
+    Proof,
+)
+
+T = TypeVar("T")
+Json = Mapping[str, Any]
+
+
+class Unreadable(ValueError):
+    """The text is no such record; ``str()`` says what is wrong, by the name of a key."""
+
+
+def write_time(moment: datetime) -> str:
+    """RFC 3339 in UTC; *moment* is aware."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def read_time(text: object) -> datetime:
+    """RFC 3339, in UTC where no offset is given; Unreadable otherwise."""
+    try:
+        moment = datetime.fromisoformat(str(text))
+    except ValueError:
+        problem = Unreadable("a time is not RFC 3339")
+    else:
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    raise problem
+
+
+def write_journal(journal: Journal) -> str:
+    """Everything but the resourceVersion, which is the Secret's."""
+    pending, failure = journal.pending, journal.failure
+    record: dict[str, Any] = {
+        "orders": [
+            {"at": write_time(o.at), "directory": o.directory, "names": list(o.names)}
+            for o in journal.orders
+        ],
+        "failedValidations": [
+            {"at": write_time(v.at), "directory": v.directory, "name": v.name}
+            for v in journal.failed_validations
+        ],
+        "lastVersion": journal.last_version,
+    }
+    if pending is not None:
+        record["pending"] = {
+            "directory": pending.directory,
+            "accountUrl": pending.account_url,
+            "names": list(pending.names),
+            "keyType": pending.key_type,
+            "publicKeySha256": pending.public_key_sha256,
+            "reason": pending.reason,
+            "stagedAt": write_time(pending.staged_at),
+            "profile": pending.profile,
+            "url": pending.url,
+            "expires": write_time(pending.expires) if pending.expires else None,
+            "certificateUrl": pending.certificate_url,
+            "chain": pending.chain,
+        }
+    if failure is not None:
+        record["failure"] = {
+            "message": failure.message,
+            "at": write_time(failure.at),
+            "count": failure.count,
+            "retryAt": write_time(failure.retry_at),
+        }
+    return json.dumps(record, separators=(",", ":"))
+
+
+def read_journal(text: str | bytes, resource_version: str) -> Journal:
+    """Read what `write_journal` wrote, or Unreadable."""
+    record = _object(text)
+    return Journal(
+        resource_version=resource_version,
+        pending=_maybe(record, "pending", lambda value: _pending(_mapping(value))),
+        failure=_maybe(record, "failure", lambda value: _failure(_mapping(value))),
+        orders=tuple(
+            OrderRecord(_time(o, "at"), _text(o, "directory"), _texts(o, "names"))
+            for o in _records(record, "orders")
+        ),
+        failed_validations=tuple(
+            FailedValidation(_time(v, "at"), _text(v, "directory"), _text(v, "name"))
+            for v in _records(record, "failedValidations")
+        ),
+        last_version=_maybe(record, "lastVersion", str),
+    )
+
+
+def write_served(served: Mapping[str, Proof]) -> str:
+    """The annotation ``certbaton.io/served``: sorted, so that equal means equal."""
+    return json.dumps(
+        {key: {"at": write_time(p.at), "how": p.how} for key, p in sorted(served.items())},
+        separators=(",", ":"),
+    )
+
+
+def read_served(text: str) -> dict[str, Proof]:
+    """Read what `write_served` wrote, or Unreadable."""
+    return {
+        key: Proof(_time(proof, "at"), _text(proof, "how"))
+        for key, proof in ((key, _mapping(value)) for key, value in _object(text).items())
+    }
+
+
+def write_account(directory: str, url: str | None) -> str:
+    """The part of an account that is no secret."""
+    return json.dumps({"directory": directory, "url": url}, separators=(",", ":"))
+
+
+def read_account(text: str | bytes) -> tuple[str, str | None]:
+    """Directory and URL, or Unreadable."""
+    record = _object(text)
+    return _text(record, "directory"), _maybe(record, "url", str)
+
+
+def _pending(record: Json) -> PendingOrder:
+    return PendingOrder(
+        directory=_text(record, "directory"),
+        account_url=_text(record, "accountUrl"),
+        names=_texts(record, "names"),
+        key_type=_text(record, "keyType"),
+        public_key_sha256=_text(record, "publicKeySha256"),
+        reason=_text(record, "reason"),
+        staged_at=_time(record, "stagedAt"),
+        profile=_maybe(record, "profile", str),
+        url=_maybe(record, "url", str),
+        expires=_maybe(record, "expires", read_time),
+        certificate_url=_maybe(record, "certificateUrl", str),
+        chain=_maybe(record, "chain", str),
+    )
+
+
+def _failure(record: Json) -> Failure:
+    count = record.get("count")
+    if not isinstance(count, int):
+        raise Unreadable("count is not a number")
+    return Failure(_text(record, "message"), _time(record, "at"), count, _time(record, "retryAt"))
+
+
+def _object(text: str | bytes) -> Json:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    return _mapping(value)
+
+
+def _mapping(value: object) -> Json:
+    if not isinstance(value, Mapping):
+        raise Unreadable("it is not a JSON object")
+    return value
+
+
+def _text(record: Json, key: str) -> str:
+    value = record.get(key)
+    if not isinstance(value, str):
+        raise Unreadable(f"{key} is not a text")
+    return value
+
+
+def _texts(record: Json, key: str) -> tuple[str, ...]:
+    value = record.get(key)
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise Unreadable(f"{key} is not a list of texts")
+    return tuple(value)
+
+
+def _time(record: Json, key: str) -> datetime:
+    return read_time(_text(record, key))
+
+
+def _records(record: Json, key: str) -> list[Json]:
+    value = record.get(key) or []
+    if not isinstance(value, list):
+        raise Unreadable(f"{key} is not a list")
+    return [_mapping(item) for item in value]
+
+
+def _maybe(record: Json, key: str, read: Callable[[Any], T]) -> T | None:
+    value = record.get(key)
+    return None if value is None else read(value)

@@ -1,0 +1,371 @@
+"""
+The Secrets: versions, Journals and accounts of one instance.
+
+Reads come from the watch cache, which also hears the answers to the writes made
+here. Each write is one request and can be done twice: a create that meets its
+own work is fine, everything else carries the resourceVersion it was decided on
+and raises Conflict where somebody wrote in between. After a Conflict the cache
+already holds what is there now (one more read), so that looking again helps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Final, TypeVar
+
+from certbaton import pki
+from certbaton.cluster import codec, records
+from certbaton.cluster.cache import WatchCache
+from certbaton.cluster.contract import AlreadyExists, Kind, KubeApi, Obj, ref_of, version_of
+from certbaton.cluster.records import AccountRecord, JournalRecord, Record, VersionRecord
+from certbaton.errors import CertbatonError, Conflict, ObjectGone, PermanentError
+from certbaton.model import Account, Instance, Journal, ObjectRef, Proof, SecretVersion
+from certbaton.pki import PrivateKey
+
+T = TypeVar("T")
+
+
+class _Keep:
+    """Says: leave this as it is."""
+
+
+KEEP: Final = _Keep()
+
+
+class Store:
+    """Everything of *instance* that lies in Secrets of its own namespace."""
+
+    def __init__(self, api: KubeApi, instance: Instance) -> None:
+        self._api = api
+        self._instance = instance
+        self._namespace = instance.namespace
+        self._ours = f"{records.INSTANCE}={records.label(str(instance))}"
+        self.cache: WatchCache[Record] = WatchCache(
+            api,
+            Kind.SECRET,
+            namespace=instance.namespace,
+            label_selector=self._ours,
+            project=self._project,
+        )
+
+    # --- reading: no request, unless it says live --------------------------------------
+
+    def versions(self, certificate: str | None = None) -> tuple[SecretVersion, ...]:
+        """All versions, or those of one certificate; by certificate, then oldest first."""
+        found = [r.version for r in self.cache.items().values() if isinstance(r, VersionRecord)]
+        return _sorted(v for v in found if certificate is None or v.certificate == certificate)
+
+    def list_versions_live(self, certificate: str) -> tuple[SecretVersion, ...]:
+        """Those of one certificate as they are now: one request for each 500."""
+        chosen = records.labels(records.VERSION, self._instance, certificate)
+        found: list[SecretVersion] = []
+        for page, _ in self._api.pages(
+            Kind.SECRET,
+            self._namespace,
+            label_selector=",".join(f"{key}={value}" for key, value in sorted(chosen.items())),
+        ):
+            for obj in page:
+                self.cache.learn(obj)
+                found.append(self._version(obj))
+        return _sorted(found)
+
+    def journal(self, certificate: str) -> Journal | None:
+        """A certificate's Journal; None where there is none, or it cannot be read (`problems`)."""
+        record = self._journal(certificate)
+        return record.journal if record else None
+
+    def journals(self) -> dict[str, Journal]:
+        """All readable Journals of this instance, by certificate."""
+        return {
+            record.certificate: record.journal
+            for record in self.cache.items().values()
+            if isinstance(record, JournalRecord) and record.journal is not None
+        }
+
+    def pending_key(self, certificate: str) -> PrivateKey | None:
+        """The key of a pending order. PermanentError where it cannot be read."""
+        record = self._journal(certificate)
+        return _load(record.ref, record.key) if record and record.key is not None else None
+
+    def pending_csr(self, certificate: str) -> str | None:
+        """The CSR of a pending order, in PEM."""
+        record = self._journal(certificate)
+        return record.csr if record else None
+
+    def account(self, directory: str) -> Account | None:
+        """The account at *directory*; None where there is none, or it is broken (`problems`)."""
+        record = self._account(directory)
+        return record.account if record and record.problem is None else None
+
+    def account_key(self, directory: str) -> PrivateKey | None:
+        """The key of the account at *directory*. PermanentError where it cannot be read."""
+        record = self._account(directory)
+        return _load(record.ref, record.key) if record and record.key is not None else None
+
+    def problems(self) -> tuple[str, ...]:
+        """One sentence for each record that cannot be read; the others are complete."""
+        found = (record.problem for record in self.cache.items().values())
+        return tuple(sorted(problem for problem in found if problem))
+
+    # --- versions ----------------------------------------------------------------------
+
+    def create_version(
+        self,
+        certificate: str,
+        chain: str,
+        key: PrivateKey,
+        *,
+        directory: str,
+        account_url: str,
+        certificate_url: str,
+        profile: str | None = None,
+    ) -> SecretVersion:
+        """
+        Store a new version under the name that comes from its content. One request.
+
+        Where a Secret of that name exists already it is read (one more) and
+        must be this version: PermanentError otherwise.
+        """
+        chain = pki.normalise_chain(chain)
+        ref = ObjectRef(self._namespace, pki.version_name(certificate, chain))
+        annotations = {
+            records.DIRECTORY: directory,
+            records.ACCOUNT_URL: account_url,
+            records.CERTIFICATE_URL: certificate_url,
+        }
+        if profile is not None:
+            annotations[records.PROFILE] = profile
+        body = records.secret(
+            ref,
+            records.labels(records.VERSION, self._instance, certificate),
+            {records.TLS_CRT: chain, records.TLS_KEY: key.pem},
+            type_="kubernetes.io/tls",
+            annotations=annotations,
+            immutable=True,
+        )
+        try:
+            answer = self._api.create(Kind.SECRET, self._namespace, body)
+        except AlreadyExists:
+            answer = self._api.read(Kind.SECRET, ref)
+            if not _same_version(answer, body):
+                raise PermanentError(
+                    f"a Secret {ref} with other content is there already; certbaton never"
+                    " overwrites one: look at it, then delete it if no Service needs it"
+                ) from None
+        self.cache.learn(answer)
+        return self._version(answer)
+
+    def annotate(
+        self,
+        version: SecretVersion,
+        *,
+        served: Mapping[str, Proof] | None = None,
+        marked_at: datetime | _Keep | None = KEEP,
+    ) -> SecretVersion:
+        """
+        Write what became of a version. One request.
+
+        *served* (keyed ``namespace/name``) is added to what *version* has;
+        *marked_at* None takes the mark off. Conflict where it changed since.
+        """
+        changes: dict[str, str | None] = {}
+        if served is not None:
+            changes[records.SERVED] = codec.write_served({**version.served, **served})
+        if not isinstance(marked_at, _Keep):
+            changes[records.MARKED] = codec.write_time(marked_at) if marked_at else None
+        return self._version(
+            self._merge(version.ref, version.resource_version, {}, annotations=changes)
+        )
+
+    def delete_version(self, version: SecretVersion) -> None:
+        """Delete it if it still is exactly as *version* says; gone is fine too. One request."""
+        with contextlib.suppress(ObjectGone):
+            self._write(
+                version.ref,
+                lambda: self._api.delete(
+                    Kind.SECRET, version.ref, version.uid, version.resource_version
+                ),
+            )
+        self.cache.forget(version.ref, version.uid)
+
+    # --- Journals ----------------------------------------------------------------------
+
+    def save_journal(
+        self,
+        certificate: str,
+        journal: Journal,
+        *,
+        key: PrivateKey | None = None,
+        csr: str | None = None,
+        keep_key: bool = False,
+    ) -> Journal:
+        """
+        Write a Journal, and the key and CSR of its pending order with it. One request.
+
+        Created where *journal* has no resourceVersion, else changed if it still
+        is at that version: Conflict otherwise. *keep_key* leaves key and CSR
+        in the Secret as they are; without it and without *key* they are removed.
+        ValueError for a pending order whose key is not given or another one.
+        PermanentError where an unreadable Journal with a key is in the way.
+        """
+        _check_key(journal, key, keep_key)
+        ref = ObjectRef(self._namespace, records.journal_name(certificate, self._instance))
+        data: dict[str, str | None] = {records.JOURNAL: codec.write_journal(journal)}
+        if not keep_key:
+            data[records.TLS_KEY] = key.pem if key is not None else None
+            data[records.CSR] = csr
+        base = journal.resource_version
+        known = self._journal(certificate)
+        if not base and known is not None and known.problem is not None:
+            if known.key is not None:
+                raise PermanentError(known.problem)
+            base = known.resource_version
+        if base:
+            answer = self._merge(ref, base, data)
+        else:
+            answer = self._create(
+                ref, records.labels(records.JOURNAL, self._instance, certificate), data
+            )
+        return replace(journal, resource_version=version_of(answer))
+
+    # --- accounts ----------------------------------------------------------------------
+
+    def create_account(self, directory: str, key: PrivateKey) -> Account:
+        """
+        Store the key of a new account, before the CA hears of it. One request.
+
+        Where there is one already, that one is answered and *key* is not used:
+        take the key from `account_key` afterwards.
+        """
+        ref = ObjectRef(self._namespace, records.account_name(directory, self._instance))
+        data: dict[str, str | None] = {
+            records.ACCOUNT: codec.write_account(directory, None),
+            records.TLS_KEY: key.pem,
+        }
+        # The Conflict has made the cache look at what is there.
+        with contextlib.suppress(AlreadyExists):
+            self._create(ref, records.labels(records.ACCOUNT, self._instance), data)
+        record = self._account(directory)
+        if record is None or record.account is None or record.problem is not None:
+            raise PermanentError(
+                (record.problem if record else None)
+                or f"Secret {ref}: it is not the account of this instance; delete or rename it"
+            )
+        if record.account.directory != directory:
+            raise PermanentError(f"Secret {ref}: it holds the account of another directory")
+        return record.account
+
+    def save_account_url(self, account: Account, url: str | None) -> Account:
+        """Note the URL that newAccount answered; None when the CA forgot it. One request."""
+        ref = ObjectRef(self._namespace, records.account_name(account.directory, self._instance))
+        data: dict[str, str | None] = {records.ACCOUNT: codec.write_account(account.directory, url)}
+        answer = self._merge(ref, account.resource_version, data)
+        return replace(account, url=url, resource_version=version_of(answer))
+
+    # --- inside ------------------------------------------------------------------------
+
+    def _project(self, obj: Obj, before: Record | None) -> Record | None:
+        return records.project(obj, before, self._instance)
+
+    def _version(self, obj: Obj) -> SecretVersion:
+        record = self._project(obj, self.cache.get(ref_of(obj)))
+        if not isinstance(record, VersionRecord):
+            raise PermanentError(f"Secret {ref_of(obj)}: somebody took its labels away")
+        return record.version
+
+    def _journal(self, certificate: str) -> JournalRecord | None:
+        name = records.journal_name(certificate, self._instance)
+        record = self.cache.get(ObjectRef(self._namespace, name))
+        return record if isinstance(record, JournalRecord) else None
+
+    def _account(self, directory: str) -> AccountRecord | None:
+        name = records.account_name(directory, self._instance)
+        record = self.cache.get(ObjectRef(self._namespace, name))
+        return record if isinstance(record, AccountRecord) else None
+
+    def _create(self, ref: ObjectRef, labels: dict[str, str], data: dict[str, str | None]) -> Obj:
+        content = {name: value for name, value in data.items() if value is not None}
+        body = records.secret(ref, labels, content)
+        try:
+            answer = self._write(ref, lambda: self._api.create(Kind.SECRET, self._namespace, body))
+        except AlreadyExists:
+            if self.cache.get(ref) is None:
+                raise PermanentError(
+                    f"a Secret {ref} is in the way that does not carry this instance's labels;"
+                    " delete or rename it"
+                ) from None
+            raise
+        self.cache.learn(answer)
+        return answer
+
+    def _merge(
+        self,
+        ref: ObjectRef,
+        resource_version: str,
+        data: Mapping[str, str | None],
+        annotations: Mapping[str, str | None] | None = None,
+    ) -> Obj:
+        """Change parts of a Secret; None removes. Whatever isn't named stays as it is."""
+        body: Obj = {"metadata": {"resourceVersion": resource_version}}
+        if annotations:
+            body["metadata"]["annotations"] = dict(annotations)
+        if data:
+            body["data"] = {
+                name: None if value is None else records.encode(value)
+                for name, value in data.items()
+            }
+        answer = self._write(ref, lambda: self._api.merge(Kind.SECRET, ref, body))
+        self.cache.learn(answer)
+        return answer
+
+    def _write(self, ref: ObjectRef, write: Callable[[], T]) -> T:
+        """Do it; after a Conflict, learn what is there before saying so."""
+        known = self.cache.uid(ref)
+        try:
+            return write()
+        except ObjectGone:
+            if known:
+                self.cache.forget(ref, known)
+            raise
+        except Conflict:
+            with contextlib.suppress(CertbatonError):
+                self.cache.learn(self._api.read(Kind.SECRET, ref))
+            raise
+
+
+def _sorted(versions: Iterable[SecretVersion]) -> tuple[SecretVersion, ...]:
+    def age(version: SecretVersion) -> tuple[str, float, str]:
+        begin = version.leaf.not_before.timestamp() if version.leaf else 0.0
+        return version.certificate, begin, version.ref.name
+
+    return tuple(sorted(versions, key=age))
+
+
+def _same_version(there: Obj, wanted: Obj) -> bool:
+    """Say whether *there* is the very version that *wanted* was to become."""
+    found = (there.get("metadata") or {}).get("labels") or {}
+    return (
+        there.get("data") == wanted["data"]
+        and there.get("immutable") is True
+        and all(found.get(key) == value for key, value in wanted["metadata"]["labels"].items())
+    )
+
+
+def _check_key(journal: Journal, key: PrivateKey | None, keep_key: bool) -> None:
+    if journal.pending is None or keep_key:
+        return
+    if key is None:
+        raise ValueError("a pending order without its key: it would be lost")
+    if key.public_key_sha256 != journal.pending.public_key_sha256:
+        raise ValueError("the key is not that of the pending order")
+
+
+def _load(ref: ObjectRef, pem: bytes) -> PrivateKey:
+    try:
+        return PrivateKey.load(pem)
+    except CertbatonError:
+        problem = PermanentError(f"Secret {ref}: its {records.TLS_KEY} cannot be read")
+    raise problem
