@@ -90,10 +90,10 @@ class Applier:
             case MarkServed():
                 return self._mark_served(action)
             case Unmark(version=version):
-                self._note(self._cluster.annotate(version, marked_at=None))
+                self._note(self._cluster.store.annotate(version, marked_at=None))
                 return Applied()
             case MarkForDeletion(version=version):
-                self._cluster.annotate(version, marked_at=self._clock())
+                self._cluster.store.annotate(version, marked_at=self._clock())
                 return Applied()
             case DeleteVersion(version=version):
                 return self._delete(version)
@@ -125,23 +125,26 @@ class Applier:
         service, version = action.service, action.version
         answered = self._answered.get(version.ref)
         if answered is None or self._clock() - answered > FRESH:
-            live = {item.ref: item for item in self._cluster.list_versions_live(action.certificate)}
+            live = {
+                item.ref: item
+                for item in self._cluster.store.list_versions_live(action.certificate)
+            }
             there = live.get(version.ref)
             if there is None or there.uid != version.uid or there.marked_at is not None:
                 raise Conflict(f"Secret {version.ref} is gone or marked for deletion")
             self._note(there)
-        state = self._cluster.service(service.ref)
+        state = self._cluster.services.service(service.ref)
         if state is None:
             raise Conflict(f"Service {service.ref} is gone")
         body = self._target.body(state, service, version.ref)
-        self._cluster.apply_service(service.ref, body, self._field_manager)
+        self._cluster.services.apply(service.ref, body, self._field_manager)
         return Applied()
 
     def _mark_served(self, action: MarkServed) -> Applied:
         version, service = action.version, str(action.service)
         before = version.served.get(service)
         served = {**version.served, service: Proof(self._clock(), action.how)}
-        self._note(self._cluster.annotate(version, served=served))
+        self._note(self._cluster.store.annotate(version, served=served))
         names = {
             "wire": "seen in a TLS handshake",
             "events": "the cloud controller ended a sync of it",
@@ -158,7 +161,7 @@ class Applier:
         return Applied((announcement,) if before is None or before.how != action.how else ())
 
     def _delete(self, version: SecretVersion) -> Applied:
-        if version.ref in self._cluster.references_live():
+        if version.ref in self._cluster.services.references_live():
             raise Conflict(f"Secret {version.ref} is named by a Service again")
-        self._cluster.delete_version(version)
+        self._cluster.store.delete_version(version)
         return Applied()

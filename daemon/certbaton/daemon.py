@@ -29,7 +29,7 @@ from certbaton.settings import Config, Dns01Config, SolverConfig
 from certbaton.solvers import Solver, load
 from certbaton.targets.oci import OciTarget
 from certbaton.telemetry import logger
-from certbaton.web.health import HealthServer
+from certbaton.web.health import Health, HealthServer
 
 EXIT_OK, EXIT_FAILED, EXIT_WAITING = 0, 1, 6
 GRACE = timedelta(seconds=20)
@@ -131,13 +131,18 @@ class Daemon:
 def wait_for_cluster(daemon: Daemon, until: Callable[[], bool]) -> bool:
     """Wait until the caches are filled; False if *until* or a signal came first."""
     told = ""
-    while problems := daemon.cluster.problems():
+    while not daemon.cluster.complete:
+        problems = daemon.cluster.problems()
         if "; ".join(problems) != told:
             told = "; ".join(problems)
             logger().info("waiting_for_cluster", problems=list(problems))
         if until() or daemon.stop.wait(0.05):
             return False
     return True
+
+
+def _health(trouble: str | None) -> Health:
+    return Health(trouble is None, trouble or "well")
 
 
 def run(config: Config, cluster: Cluster) -> int:
@@ -154,10 +159,11 @@ def run(config: Config, cluster: Cluster) -> int:
     with daemon.solving():
         health = HealthServer(
             config.health_port,
-            live=scheduler.alive,
-            ready=lambda: None if ready.is_set() else "the cluster has not been read yet",
+            live=lambda: _health(scheduler.alive()),
+            ready=lambda: _health(None if ready.is_set() else "the cluster is not read yet"),
         )
-        health.start()
+        if config.health_port:
+            health.start()
         try:
             logger().info("started", instance=str(config.instance_id()))
             cluster.start(scheduler.wake)
@@ -238,7 +244,6 @@ def plans(config: Config, cluster: Cluster) -> list[Plan]:
     """Give the plan of every certificate; nothing is touched, and the CA is not asked."""
     daemon = Daemon(config, cluster)
     cluster.refresh()
-    problems = cluster.problems()
-    if problems:
-        raise ClusterUnavailable("; ".join(problems))
+    if not cluster.complete:
+        raise ClusterUnavailable("; ".join(cluster.problems()))
     return [daemon.reconciler.plan(name) for name in daemon.reconciler.certificates()]

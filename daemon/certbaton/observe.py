@@ -60,14 +60,13 @@ class Observer:
         if *probing* is false.
         """
         cluster = self._cluster
-        problems = cluster.problems()
-        versions = cluster.versions(certificate)
+        versions = cluster.store.versions(certificate)
         by_ref = {version.ref: version for version in versions}
         services: dict[ObjectRef, ServiceState] = {}
         bindings: dict[ObjectRef, Binding] = {}
         listeners: dict[ObjectRef, ListenerState] = {}
         for service in spec.services if spec else ():
-            state = cluster.service(service.ref)
+            state = cluster.services.service(service.ref)
             if state is None:
                 continue
             services[service.ref] = state
@@ -77,21 +76,21 @@ class Observer:
                 continue
             assert spec is not None  # noqa: S101 - there are services
             listeners[service.ref] = self._listener(spec, service, state, binding, probing)
-        journals = cluster.journals()
+        journals = cluster.store.journals()
         return Snapshot(
-            account=cluster.account(spec.issuer.directory) if spec else None,
+            account=cluster.store.account(spec.issuer.directory) if spec else None,
             journal=journals.get(certificate),
             versions=versions,
             services=services,
             bindings=bindings,
             listeners=listeners,
-            references=cluster.references(),
+            references=cluster.services.references(),
             issued=tuple(record for journal in journals.values() for record in journal.orders),
             failed_validations=tuple(
                 failed for journal in journals.values() for failed in journal.failed_validations
             ),
-            complete=not problems,
-            problems=problems,
+            complete=cluster.complete,
+            problems=cluster.problems(),
         )
 
     def _listener(
@@ -113,7 +112,7 @@ class Observer:
         sights: tuple[Sight, ...] = ()
         if probing and addresses and ports:
             sights = self._look(addresses, ports, name, self._timeout)
-        return ListenerState(route, sights, self._cluster.sync_events(service.ref, state.uid))
+        return ListenerState(route, sights, self._cluster.events.of(service.ref, state.uid))
 
     def _route_to(self, service: ServiceSpec, state: ServiceState) -> Route:
         """

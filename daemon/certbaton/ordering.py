@@ -112,20 +112,20 @@ class Orders:
     def ensure_account(self, issuer: IssuerSpec) -> None:
         """Key stored, then newAccount, then URL stored: the same key gives the same account."""
         with self._lock:  # certificates of one issuer share it
-            account = self._cluster.account(issuer.directory)
+            account = self._cluster.store.account(issuer.directory)
             if account is None:
                 key = pki.PrivateKey.generate(KeyType.EC_P256)
-                account = self._cluster.create_account(issuer.directory, key)
+                account = self._cluster.store.create_account(issuer.directory, key)
             if account.url is not None:
                 return
-            stored = self._cluster.account_key(issuer.directory)
+            stored = self._cluster.store.account_key(issuer.directory)
             if stored is None:
                 raise PermanentError(
                     f"the account Secret of {issuer.directory} has no readable key; restore it, "
                     "or delete it for a new account"
                 )
             url = self._connect(issuer, stored, None).new_account()
-            self._cluster.save_account_url(account, url)
+            self._cluster.store.save_account_url(account, url)
 
     # --- order ------------------------------------------------------------------------
 
@@ -133,11 +133,11 @@ class Orders:
         """Write key and CSR into the Journal; see the crash table."""
         spec = action.spec
         if action.list_first:
-            known = {version.ref for version in self._cluster.versions(spec.name)}
-            live = {version.ref for version in self._cluster.list_versions_live(spec.name)}
+            known = {version.ref for version in self._cluster.store.versions(spec.name)}
+            live = {version.ref for version in self._cluster.store.list_versions_live(spec.name)}
             if live - known:
                 raise Conflict("the cluster holds versions that the watch has not delivered yet")
-        account = self._cluster.account(spec.issuer.directory)
+        account = self._cluster.store.account(spec.issuer.directory)
         if account is None or account.url is None:
             raise Conflict("the account is gone")
         key = pki.PrivateKey.generate(spec.key_type)
@@ -151,10 +151,10 @@ class Orders:
             staged_at=self._clock(),
             profile=spec.issuer.profile,
         )
-        journal = self._cluster.journal(spec.name) or Journal()
+        journal = self._cluster.store.journal(spec.name) or Journal()
         if journal.pending is not None:
             raise Conflict("an order is open already")
-        self._cluster.save_journal(
+        self._cluster.store.save_journal(
             spec.name,
             replace(journal, pending=pending),
             key=key,
@@ -165,8 +165,8 @@ class Orders:
         """Bring the order as far as it gets; raises OrderFailed when it came to nothing."""
         name = action.certificate
         journal, pending = self._current(name, action.pending)
-        key, csr = self._cluster.pending_key(name), self._cluster.pending_csr(name)
-        account_key = self._cluster.account_key(pending.directory)
+        key, csr = self._cluster.store.pending_key(name), self._cluster.store.pending_csr(name)
+        account_key = self._cluster.store.account_key(pending.directory)
         if key is None or csr is None or account_key is None:
             raise self._fail(name, journal, "its key, or the account's, is gone from the cluster")
         if pending.chain is not None:
@@ -183,9 +183,9 @@ class Orders:
             try:
                 order = ca.new_order(pending.names, pending.profile)
             except AccountMissing:
-                account = self._cluster.account(pending.directory)
+                account = self._cluster.store.account(pending.directory)
                 if account is not None and account.url == pending.account_url:
-                    self._cluster.save_account_url(account, None)
+                    self._cluster.store.save_account_url(account, None)
                 raise
             pending = replace(pending, url=order.url, expires=order.expires)
             journal = self._save(name, replace(journal, pending=pending), keep_key=True)
@@ -243,7 +243,7 @@ class Orders:
 
     def record_failure(self, name: str, error: CertbatonError) -> None:
         """Write into the Journal that ordering failed, and when it is tried again."""
-        journal = self._cluster.journal(name) or Journal()
+        journal = self._cluster.store.journal(name) or Journal()
         retry_at = error.retry_at if isinstance(error, RetryableError) else None
         failure = self._next_failure(name, journal, str(error), retry_at)
         self._save(name, replace(journal, failure=failure), keep_key=True)
@@ -251,7 +251,7 @@ class Orders:
     # --- pieces -----------------------------------------------------------------------
 
     def _current(self, name: str, planned: PendingOrder) -> tuple[Journal, PendingOrder]:
-        journal = self._cluster.journal(name)
+        journal = self._cluster.store.journal(name)
         if journal is None or journal.pending is None or journal.pending != planned:
             raise Conflict("the Journal is not as it was when this was planned")
         return journal, journal.pending
@@ -265,7 +265,9 @@ class Orders:
                 failed for failed in journal.failed_validations if failed.at > oldest
             ),
         )
-        return self._cluster.save_journal(name, journal, key=None, csr=None, keep_key=keep_key)
+        return self._cluster.store.save_journal(
+            name, journal, key=None, csr=None, keep_key=keep_key
+        )
 
     def _solver(self, name: str) -> Solver:
         return self._solvers[self._solver_of[name]]
@@ -287,7 +289,7 @@ class Orders:
             presented = self._presented.get(name)
             known = list(presented.values()) if presented is not None else []
             if presented is None and pending.url is not None:
-                account_key = self._cluster.account_key(pending.directory)
+                account_key = self._cluster.store.account_key(pending.directory)
                 issuer = self._issuers.get(pending.directory)
                 if account_key is not None and issuer is not None:
                     ca = self._connect(issuer, account_key, pending.account_url)
@@ -324,7 +326,7 @@ class Orders:
             self._clean_up(name, pending)
             raise self._fail(name, journal, f"the CA's certificate is not usable: {exc}") from exc
         try:
-            version = self._cluster.create_version(
+            version = self._cluster.store.create_version(
                 name,
                 chain,
                 key,
@@ -344,7 +346,7 @@ class Orders:
     def _next_failure(
         self, name: str, journal: Journal, message: str, retry_at: datetime | None = None
     ) -> Failure:
-        lifetime = known_lifetime(self._cluster.versions(name))
+        lifetime = known_lifetime(self._cluster.store.versions(name))
         return next_failure(
             message, journal.failure, name, lifetime, self._policy, self._clock(), retry_at
         )

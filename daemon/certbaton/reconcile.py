@@ -92,8 +92,8 @@ class Reconciler:
 
     def certificates(self) -> tuple[str, ...]:
         """Name all that is configured, and what the cluster still holds of former ones."""
-        held = {version.certificate for version in self._cluster.versions()}
-        return tuple(sorted(held | set(self._cluster.journals()) | set(self._specs)))
+        held = {version.certificate for version in self._cluster.store.versions()}
+        return tuple(sorted(held | set(self._cluster.store.journals()) | set(self._specs)))
 
     def plan(self, certificate: str, *, probing: bool = True) -> Plan:
         """Look and plan, and touch nothing."""
@@ -227,20 +227,19 @@ class Reconciler:
 
     def _announce(self, announcement: Announcement) -> None:
         """Post an Event; without it everything goes on all the same."""
-        state = self._cluster.service(announcement.service)
+        state = self._cluster.services.service(announcement.service)
         if state is None:
             return
-        try:
-            self._cluster.publish(
-                announcement.service,
-                state.uid,
-                state.resource_version,
-                "Warning" if announcement.warning else "Normal",
-                announcement.reason,
-                announcement.message[:1000],
-            )
-        except CertbatonError as exc:
-            logger().info("event_lost", service=str(announcement.service), error=str(exc))
+        told = self._cluster.events.publish(
+            announcement.service,
+            state.uid,
+            state.resource_version,
+            "Warning" if announcement.warning else "Normal",
+            announcement.reason,
+            announcement.message,
+        )
+        if not told:
+            logger().info("event_lost", service=str(announcement.service))
 
     def _tell(self, report: Report, seconds: float) -> None:
         """Write one line a turn, if it says anything new."""
