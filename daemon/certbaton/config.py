@@ -230,7 +230,10 @@ _SENTENCES = {
 
 def _sentence(error: Mapping[str, Any]) -> str:
     kind, message = error["type"], str(error["msg"])
-    context = {key: str(value) for key, value in error.get("ctx", {}).items()}
+    context = {
+        key: f"{value:g}" if isinstance(value, float) else str(value)
+        for key, value in error.get("ctx", {}).items()
+    }
     if "expected" in context:
         context["expected"] = context["expected"].replace("'", "").replace(" or ", ", ")
     if kind == "extra_forbidden":
