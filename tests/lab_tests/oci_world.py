@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import http.client
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -262,3 +263,13 @@ def port(number: int) -> Obj:
         "targetPort": 8080,
         "protocol": "TCP",
     }
+
+
+def page(endpoint: tuple[str, int], path: str = "/") -> int:
+    """The status of one GET."""
+    connection = http.client.HTTPConnection(*endpoint, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    finally:
+        connection.close()
