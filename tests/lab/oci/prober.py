@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
+from lab.oci.stream import TlsStream
+
 
 @dataclass(frozen=True)
 class Sight:
@@ -41,11 +43,11 @@ def handshake(address: str, port: int, server_name: str, timeout: float = 2.0) -
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    with (
-        socket.create_connection((address, port), timeout=timeout) as raw,
-        context.wrap_socket(raw, server_hostname=server_name) as tls,
-    ):
-        leaf = tls.getpeercert(binary_form=True)
+    with socket.create_connection((address, port), timeout=timeout) as raw:
+        tls = TlsStream(raw, context, server_name=server_name)
+        tls.shake()
+        leaf = tls.leaf
+        tls.finish()
     if leaf is None:
         raise ssl.SSLError("no certificate was presented")
     return hashlib.sha256(leaf).hexdigest()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 from lab.oci.ports import Address
+from lab.oci.stream import Stream, TlsStream
 
 # Long enough for a slow test machine, short enough that a forgotten connection ends.
 _PATIENCE = 30.0
@@ -82,10 +83,11 @@ class Wire:
                 thread.join(5)
             listening.close()
         with self._lock:
-            cut = list(self._open.items())
-        for connection, _ in cut:
-            _cut(connection)
-        for _, worker in cut:
+            # Under the lock, so that no number is cut that the worker has given back by now.
+            for connection in self._open:
+                _cut(connection)
+            workers = list(self._open.values())
+        for worker in workers:
             if worker is not threading.current_thread():
                 worker.join(5)
 
@@ -105,64 +107,56 @@ class Wire:
             worker.start()
 
     def _serve(self, raw: socket.socket) -> None:
-        connection = raw
         try:
             raw.settimeout(_PATIENCE)
             context = self._tls()
-            if context is not None:
-                connection = context.wrap_socket(
-                    raw, server_side=True, do_handshake_on_connect=False
-                )
-                # wrap_socket moved the descriptor, so `close` must cut the new object.
-                with self._lock:
-                    del self._open[raw]
-                    self._open[connection] = threading.current_thread()
-                    if self._socket is None:
-                        return
-                connection.do_handshake()
-            self._forward(connection)
+            if context is None:
+                self._forward(Stream(raw))
+            else:
+                tls = TlsStream(raw, context, server_side=True)
+                tls.shake()
+                self._forward(tls)
         except (OSError, ValueError):
             pass  # The other side left, or would not agree on TLS, or `close` cut it.
         finally:
             with self._lock:
-                self._open.pop(connection, None)
-            connection.close()
+                self._open.pop(raw, None)
+                raw.close()
 
-    def _forward(self, client: socket.socket) -> None:
+    def _forward(self, client: Stream) -> None:
         # The back end is called when the client has something to say: a probe that only wants
         # the handshake costs it nothing.
-        first = client.recv(65536)
+        while (first := client.receive()) == b"":
+            pass
         target = self._backend()
-        if not first or target is None:
+        if first is None or target is None:
             return
         with socket.create_connection(target, timeout=_PATIENCE) as upstream:
             upstream.sendall(first)
-            _relay(client, upstream)
+            _relay(client, Stream(upstream))
+        client.finish()
 
 
-def _relay(client: socket.socket, upstream: socket.socket) -> None:
-    peer = {client: upstream, upstream: client}
+def _relay(client: Stream, upstream: Stream) -> None:
+    """Pass everything on in both directions until one side has ended."""
+    peers = {client.raw: (client, upstream), upstream.raw: (upstream, client)}
     while True:
-        # What TLS has already decrypted does not make the socket readable again.
-        if isinstance(client, ssl.SSLSocket) and client.pending():
-            ready: list[socket.socket] = [client]
-        else:
-            ready, _, _ = select.select([client, upstream], [], [], _PATIENCE)
+        ready, _, _ = select.select(list(peers), [], [], _PATIENCE)
         if not ready:
             return
-        for source in ready:
-            data = source.recv(65536)
-            if not data:
+        for socket_ in ready:
+            source, target = peers[socket_]
+            data = source.receive()
+            if data is None:
                 return
-            peer[source].sendall(data)
+            target.send(data)
 
 
 def _cut(connection: socket.socket) -> None:
-    # SSLSocket.shutdown would take the TLS state away from the thread that uses it.
     with contextlib.suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
     with contextlib.suppress(OSError):
-        socket.socket.shutdown(connection, socket.SHUT_RDWR)
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def _reset(connection: socket.socket) -> None:
