@@ -94,7 +94,9 @@ class World:
     loss: Callable[[str], CertbatonError] = field(default=lambda what: CertbatonError(what))
     services: int = 2
     lasting: bool = True
-    policy: Policy = Policy(keep_previous=0, poll_listener=timedelta(seconds=4))
+    policy: Policy = field(
+        default_factory=lambda: Policy(keep_previous=0, poll_listener=timedelta(seconds=4))
+    )
 
     def __post_init__(self) -> None:
         self.now = START
