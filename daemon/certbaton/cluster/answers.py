@@ -102,6 +102,8 @@ def error_for(asked: Asked, answer: Answer, now: datetime) -> CertbatonError:
             return AlreadyExists(f"{asked}: it already exists")
         case 409 if any(c.get("reason") == "FieldManagerConflict" for c in answer.causes):
             return PermanentError(f"{asked}: another field manager owns what we set{words}")
+        case 422 if {c.get("field") for c in answer.causes} == {"metadata.uid"}:
+            return Conflict(f"{asked}: it is another object by now")
         case 409:
             return Conflict(f"{asked}: somebody changed it first{words}")
         case 404 if asked.verb in NAMED:

@@ -65,11 +65,11 @@ class _NoDiscovery:
 class Api:
     """`KubeApi` on a real API server. Safe to share between threads."""
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(self, configuration: Configuration, user_agent: str = "certbaton") -> None:
         configuration.retries = _RETRIES
         configuration.keep_alive = True  # a watch may be silent for minutes
         self._client: Any = ApiClient(configuration)
-        self._client.user_agent = "certbaton"
+        self._client.user_agent = user_agent
         self._dynamic = _dynamic_client(self._client, discoverer=_NoDiscovery)
         self._resources: dict[Kind, Any] = {
             kind: _resource(
@@ -85,9 +85,17 @@ class Api:
         }
 
     @classmethod
-    def connect(cls, kubeconfig: str | None = None, context: str | None = None) -> Self:
+    def connect(
+        cls,
+        kubeconfig: str | None = None,
+        context: str | None = None,
+        *,
+        user_agent: str = "certbaton",
+    ) -> Self:
         """
         Use *kubeconfig* if given, else the pod's ServiceAccount. Sends no request.
+
+        *user_agent* is also the field manager of all writes but `apply`.
 
         Raises ConfigurationError. The ServiceAccount's token file is read again
         every minute, as bound tokens are replaced while the pod runs.
@@ -107,7 +115,7 @@ class Api:
             raise ConfigurationError(
                 f"cannot connect to a cluster: {error}", where=kubeconfig or "in-cluster"
             ) from error
-        return cls(configuration)
+        return cls(configuration, user_agent)
 
     def close(self) -> None:
         """Let go of all connections."""

@@ -35,6 +35,7 @@ T = TypeVar("T")
 
 WATCH_SECONDS = (300, 600)
 BACK_OFF = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+LIST_AFTER = 3
 SHORT_WATCH = 1.0
 STOP_SECONDS = 5.0
 
@@ -199,10 +200,17 @@ class WatchCache(Generic[T]):
         uids: set[str] = set()
         changed = False
         resource_version = ""
-        for items, resource_version in self._api.pages(  # noqa: B007  the last one counts
+        began = self._seen
+        for items, resource_version in self._api.pages(
             self._kind, self._namespace, **self._selectors
         ):
             with self._lock:
+                if version_number(resource_version) < began:
+                    # A list never lies behind what was heard before it: the server's store was
+                    # put back from a backup, and nothing that is known counts any more.
+                    self._entries.clear()
+                    self._forgotten.clear()
+                    self._seen = began = 0
                 for obj in items:
                     listed.add(ref_of(obj))
                     uids.add(uid_of(obj))
@@ -293,6 +301,8 @@ class WatchCache(Generic[T]):
                     self._problem = f"{self.name}: unforeseen {type(error).__name__}"
                 failures += 1
             if failures:
+                if failures >= LIST_AFTER:
+                    self._position = None  # whatever is wrong with it
                 delay = self._back_off[min(failures, len(self._back_off)) - 1]
                 self._stopping.wait(delay)
 
