@@ -194,7 +194,8 @@ class Net(client.ClientNetwork):
                 response._content = _read(response)
                 return response
         except (InvalidURL, InvalidSchema, MissingSchema) as error:
-            raise ConfigurationError(f"not a URL that can be asked: {url}") from error
+            kind = ConfigurationError if what == "directory" else CaUnavailable
+            raise kind(f"{what}: not a URL that can be asked: {url!r}") from error
         except requests.RequestException as error:
             raise CaUnavailable(f"no answer to {what} from {_host(url)}: {_why(error)}") from error
         except OSError as error:  # requests' own word for a CA bundle that it cannot read
