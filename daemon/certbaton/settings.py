@@ -317,9 +317,9 @@ class PolicyConfig(_Section):
     keep_previous: int = Field(default=_DEFAULTS.keep_previous, ge=0, le=10)
     back_off: list[Pause] = Field(default=list(_DEFAULTS.back_off), min_length=1)
     back_off_share: float = Field(default=_DEFAULTS.back_off_share, gt=0, lt=1)
-    order_limit: int = Field(default=_DEFAULTS.order_limit, ge=1)
+    order_limit: int = Field(default=_DEFAULTS.order_limit, ge=1, le=1000)
     order_limit_window: Pause = _DEFAULTS.order_limit_window
-    validation_limit: int = Field(default=_DEFAULTS.validation_limit, ge=1)
+    validation_limit: int = Field(default=_DEFAULTS.validation_limit, ge=1, le=1000)
     validation_limit_window: Pause = _DEFAULTS.validation_limit_window
     poll_listener: Pause = _DEFAULTS.poll_listener
     poll_order: Pause = _DEFAULTS.poll_order

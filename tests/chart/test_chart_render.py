@@ -1,0 +1,279 @@
+"""What the chart renders, by helm itself and without a cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from certbaton.config import parse
+from chart.conftest import CHART, ROOT, Helm, Render
+from lab.process import LabError
+
+pytestmark = pytest.mark.servers
+
+HTTP01 = {"web": {"type": "http-01"}}
+SHOP = {
+    "name": "shop",
+    "dnsNames": ["shop.example.com"],
+    "issuer": "letsencrypt",
+    "solver": "web",
+    "services": [{"namespace": "shop", "name": "web"}],
+}
+EXAMPLES = sorted((ROOT / "config" / "examples").glob("*.yaml"))
+
+
+def container(objects: dict[tuple[str, str], dict[str, Any]]) -> dict[str, Any]:
+    spec = pod(objects)["spec"]
+    found: dict[str, Any] = spec["containers"][0]
+    assert len(spec["containers"]) == 1
+    return found
+
+
+def pod(objects: dict[tuple[str, str], dict[str, Any]]) -> dict[str, Any]:
+    (found,) = [item for (kind, _), item in objects.items() if kind == "Deployment"]
+    template: dict[str, Any] = found["spec"]["template"]
+    return template
+
+
+def test_helm_lint_has_nothing_to_say(helm: Helm) -> None:
+    """Warnings are errors."""
+    helm("lint", "--strict", CHART)
+    for path in EXAMPLES:
+        helm("lint", "--strict", CHART, values={"config": yaml.safe_load(path.read_text())})
+
+
+def test_the_same_values_give_the_same_text(helm: Helm) -> None:
+    """No dates and no dice, or GitOps would never come to rest."""
+    values = {"config": {"solvers": HTTP01, "certificates": [SHOP]}}
+    first, second = (helm("template", "a", CHART, values=values) for _ in range(2))
+    assert first == second
+
+
+def test_the_defaults_make_these_objects(render: Render) -> None:
+    """No CRDs, and no Service without an http-01 solver."""
+    assert sorted(render()) == [
+        ("ClusterRole", "tls.certbaton"),
+        ("ClusterRoleBinding", "tls.certbaton"),
+        ("ConfigMap", "certbaton"),
+        ("Deployment", "certbaton"),
+        ("Role", "certbaton"),
+        ("RoleBinding", "certbaton"),
+        ("ServiceAccount", "certbaton"),
+    ]
+
+
+def test_an_http01_solver_brings_a_service_and_a_port(render: Render) -> None:
+    """Port 80 leads to the port that the solver listens on."""
+    objects = render(config={"solvers": {"web": {"type": "http-01", "port": 8888}}})
+    service = objects["Service", "certbaton-http01"]
+    assert service["spec"]["type"] == "ClusterIP"
+    (port,) = service["spec"]["ports"]
+    assert port["port"] == 80
+    ports = {item["name"]: item["containerPort"] for item in container(objects)["ports"]}
+    assert ports == {"health": 8080, port["targetPort"]: 8888}
+    assert service["spec"]["selector"].items() <= pod(objects)["metadata"]["labels"].items()
+
+
+def test_the_container_runs_the_daemon_on_the_mounted_file(render: Render) -> None:
+    """Release and namespace come by the environment, which goes before the file."""
+    found = container(render("second"))
+    assert found["command"] + found["args"] == [
+        *("certbaton", "run", "--config", "/etc/certbaton/config.yaml"),
+    ]
+    environ = {item["name"]: item for item in found["env"]}
+    assert environ["CERTBATON_RELEASE"]["value"] == "second"
+    reference = environ["CERTBATON_NAMESPACE"]["valueFrom"]["fieldRef"]["fieldPath"]
+    assert reference == "metadata.namespace"
+    assert found["volumeMounts"][0]["mountPath"] == "/etc/certbaton/config.yaml"
+
+
+def test_the_probes_follow_the_health_port(render: Render) -> None:
+    """And go with it, as nothing then answers."""
+    found = container(render(config={"healthPort": 9000}))
+    assert found["ports"][0] == {"name": "health", "containerPort": 9000, "protocol": "TCP"}
+    assert found["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "health"}
+    assert found["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "health"}
+    off = container(render(config={"healthPort": 0}))
+    assert not {"ports", "livenessProbe", "readinessProbe"} & set(off)
+
+
+def test_the_token_is_mounted_in_the_pod_alone(render: Render) -> None:
+    """Whatever else uses the ServiceAccount gets none."""
+    objects = render()
+    assert objects["ServiceAccount", "certbaton"]["automountServiceAccountToken"] is False
+    assert pod(objects)["spec"]["automountServiceAccountToken"] is True
+
+
+IMAGES: dict[str, tuple[dict[str, str], str]] = {
+    "the defaults": ({}, "certbaton:0.1.0"),
+    "a registry": ({"registry": "registry.example/a/"}, "registry.example/a/certbaton:0.1.0"),
+    "a tag": ({"repository": "b", "tag": "edge"}, "b:edge"),
+    "a digest before a tag": (
+        {"tag": "edge", "digest": "sha256:" + "0" * 64},
+        "certbaton@sha256:" + "0" * 64,
+    ),
+}
+
+
+@pytest.mark.parametrize(("image", "expected"), IMAGES.values(), ids=IMAGES)
+def test_the_image_is_put_together(render: Render, image: dict[str, str], expected: str) -> None:
+    """From registry, repository, and tag or digest."""
+    assert container(render(image=image))["image"] == expected
+
+
+NAMES: dict[str, tuple[str, dict[str, Any], str]] = {
+    "a release named as the chart": ("certbaton", {}, "certbaton"),
+    "a release of another name": ("tls", {}, "tls-certbaton"),
+    "nameOverride": ("tls", {"nameOverride": "baton"}, "tls-baton"),
+    "fullnameOverride": ("tls", {"fullnameOverride": "baton"}, "baton"),
+    "the longest release": ("a" * 53, {}, "a" * 53 + "-ce"),
+}
+
+
+@pytest.mark.parametrize(("release", "values", "name"), NAMES.values(), ids=NAMES)
+def test_objects_are_named_after_the_release(
+    render: Render, release: str, values: dict[str, Any], name: str
+) -> None:
+    """The Service's name fits its 63 characters too."""
+    objects = render(release, config={"solvers": HTTP01}, **values)
+    assert ("Deployment", name) in objects
+    assert ("ServiceAccount", name) in objects
+    assert ("Service", f"{name}-http01") in objects
+    assert all(len(found) <= 63 for kind, found in objects if kind == "Service")
+
+
+def test_a_service_account_can_be_brought_along(render: Render) -> None:
+    """It then gets the rights, and none is made."""
+    objects = render(serviceAccount={"create": False, "name": "mine"})
+    assert not [kind for kind, _ in objects if kind == "ServiceAccount"]
+    assert pod(objects)["spec"]["serviceAccountName"] == "mine"
+    assert objects["RoleBinding", "certbaton"]["subjects"][0]["name"] == "mine"
+    assert objects["ClusterRoleBinding", "tls.certbaton"]["subjects"][0]["name"] == "mine"
+
+
+def test_rbac_can_be_left_to_others(render: Render) -> None:
+    """Nothing of its API group is then made."""
+    objects = render(rbac={"create": False})
+    assert not [kind for kind, _ in objects if "Role" in kind]
+
+
+def test_common_labels_are_on_every_object_and_never_in_the_selector(render: Render) -> None:
+    """A selector cannot be changed afterwards."""
+    objects = render(
+        commonLabels={"team": "web", "app.kubernetes.io/name": "other"},
+        config={"solvers": HTTP01},
+    )
+    for key, item in objects.items():
+        assert item["metadata"]["labels"]["team"] == "web", key
+        assert item["metadata"]["labels"]["app.kubernetes.io/name"] == "certbaton", key
+    selector = objects["Deployment", "certbaton"]["spec"]["selector"]["matchLabels"]
+    assert selector == {
+        "app.kubernetes.io/name": "certbaton",
+        "app.kubernetes.io/instance": "certbaton",
+    }
+
+
+def test_the_pod_takes_the_usual_extras(render: Render) -> None:
+    """Each value ends where Kubernetes has it."""
+    volume = {"name": "tsig", "secret": {"secretName": "tsig"}}
+    mount = {"name": "tsig", "mountPath": "/tsig", "readOnly": True}
+    affinity: dict[str, Any] = {"nodeAffinity": {}}
+    objects = render(
+        extraEnv=[{"name": "HTTPS_PROXY", "value": "http://proxy.example:3128"}],
+        extraEnvFrom=[{"secretRef": {"name": "more"}}],
+        extraVolumes=[volume],
+        extraVolumeMounts=[mount],
+        podAnnotations={"a": "b"},
+        podLabels={"c": "d", "app.kubernetes.io/name": "never"},
+        nodeSelector={"disk": "fast"},
+        tolerations=[{"key": "infra", "operator": "Exists"}],
+        affinity=affinity,
+        priorityClassName="high",
+        imagePullSecrets=[{"name": "pull"}],
+        serviceAccount={"annotations": {"e": "f"}},
+        terminationGracePeriodSeconds=40,
+    )
+    template, found = pod(objects), container(objects)
+    assert {"name": "HTTPS_PROXY", "value": "http://proxy.example:3128"} in found["env"]
+    assert found["envFrom"] == [{"secretRef": {"name": "more"}}]
+    assert volume in template["spec"]["volumes"]
+    assert mount in found["volumeMounts"]
+    assert template["metadata"]["annotations"]["a"] == "b"
+    assert template["metadata"]["labels"]["c"] == "d"
+    assert template["metadata"]["labels"]["app.kubernetes.io/name"] == "certbaton"
+    spec = template["spec"]
+    assert spec["nodeSelector"] == {"disk": "fast"}
+    assert spec["tolerations"] == [{"key": "infra", "operator": "Exists"}]
+    assert spec["affinity"] == affinity
+    assert spec["priorityClassName"] == "high"
+    assert spec["imagePullSecrets"] == [{"name": "pull"}]
+    assert spec["terminationGracePeriodSeconds"] == 40
+    assert objects["ServiceAccount", "certbaton"]["metadata"]["annotations"] == {"e": "f"}
+
+
+TYPOS: dict[str, tuple[dict[str, Any], str]] = {
+    "at the top": ({"replicas": 2}, "additional properties 'replicas' not allowed"),
+    "in the image": ({"image": {"tga": "x"}}, "at '/image'"),
+    "in resources": ({"resources": {"limit": {}}}, "at '/resources'"),
+    "in the configuration": ({"config": {"solver": {}}}, "additional properties 'solver'"),
+    "in the policy": ({"config": {"policy": {"lat": 0.1}}}, "additional properties 'lat'"),
+    "in a certificate": (
+        {"config": {"certificates": [SHOP | {"dnsName": []}]}},
+        "additional properties 'dnsName'",
+    ),
+    "in the name of an issuer": (
+        {"config": {"solvers": HTTP01, "certificates": [SHOP | {"issuer": "letsencript"}]}},
+        "config.certificates[0].issuer: there is no issuer 'letsencript'",
+    ),
+    "in the name of a solver": (
+        {"config": {"solvers": HTTP01, "certificates": [SHOP | {"solver": "dns"}]}},
+        "config.certificates[0].solver: there is no solver 'dns'",
+    ),
+    "a duration without a unit": ({"config": {"probeTimeout": 5}}, "at '/config/probeTimeout'"),
+    "an unknown type of solver": (
+        {"config": {"solvers": {"web": {"type": "foo"}}}},
+        "at '/config/solvers/web/type'",
+    ),
+    "two http-01 solvers": (
+        {"config": {"solvers": {"a": {"type": "http-01"}, "b": {"type": "http-01", "port": 1}}}},
+        "one http-01 solver serves all certificates",
+    ),
+    "the instance, which the chart says": (
+        {"config": {"instance": {"release": "a"}}},
+        "additional properties 'instance'",
+    ),
+    "a digest that is none": ({"image": {"digest": "sha256:abc"}}, "at '/image/digest'"),
+}
+
+
+@pytest.mark.parametrize(("values", "expected"), TYPOS.values(), ids=TYPOS)
+def test_a_typo_is_refused_with_its_place(
+    helm: Helm, values: dict[str, Any], expected: str
+) -> None:
+    """At install, not by a pod that does not start."""
+    with pytest.raises(LabError) as caught:
+        helm("template", "a", CHART, values=values)
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_the_config_map_holds_the_values(render: Render, path: Any) -> None:
+    """What the daemon reads is what was written, with the chart's issuers beside it."""
+    written = yaml.safe_load(path.read_text())
+    objects = render(config=written)
+    text = objects["ConfigMap", "certbaton"]["data"]["config.yaml"]
+    read = yaml.safe_load(text)
+    issuers = yaml.safe_load((CHART / "values.yaml").read_text())["config"]["issuers"]
+    assert read == written | {"issuers": issuers | written["issuers"]}
+    assert parse(text, {}).specs() == parse(path.read_text(), {}).specs()
+
+
+def test_numbers_survive_the_way_through_helm(render: Render) -> None:
+    """Helm reads numbers as floats, and writes large ones as 1e+06."""
+    config = {"policy": {"orderLimit": 1000, "late": 0.1667}, "workers": 64, "healthPort": 65535}
+    text = render(config=config)["ConfigMap", "certbaton"]["data"]["config.yaml"]
+    parsed = parse(text, {})
+    assert (parsed.policy.order_limit, parsed.policy.late) == (1000, 0.1667)
+    assert (parsed.workers, parsed.health_port) == (64, 65535)
