@@ -319,12 +319,12 @@ class Orders:
         key: pki.PrivateKey,
         chain: str,
     ) -> Progress:
-        chain = pki.normalise_chain(chain)
         try:
+            chain = pki.normalise_chain(chain)
             pki.check_bundle(chain, key, pending.names, KeyType(pending.key_type), self._clock())
         except PermanentError as exc:
             self._clean_up(name, pending)
-            raise self._fail(name, journal, f"the CA's certificate is not usable: {exc}") from exc
+            raise self._fail(name, journal, str(exc)) from exc
         try:
             version = self._cluster.store.create_version(
                 name,

@@ -259,7 +259,7 @@ def limit_reached(
         failed = sorted(
             item.at
             for item in snapshot.failed_validations
-            if item.name == name.removeprefix("*.")
+            if item.name.removeprefix("*.") == name.removeprefix("*.")
             and item.directory == spec.issuer.directory
             and item.at > now - span
         )
