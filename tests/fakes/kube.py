@@ -355,11 +355,13 @@ class FakeWatch:
     def __next__(self) -> tuple[str, Obj]:
         with self._world.changed:
             while True:
-                event = None if self._closed else self._next()
+                if self._closed or self._ended != self._world.ended:
+                    raise StopIteration
+                event = self._next()
                 if event is not None:
                     return event
                 left = self._until - time.monotonic()
-                if self._closed or self._ended != self._world.ended or left <= 0:
+                if left <= 0:
                     raise StopIteration
                 self._world.changed.wait(left)
 

@@ -1,0 +1,121 @@
+"""Journals, proofs and accounts as JSON."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from certbaton.cluster import codec
+from certbaton.model import (
+    FailedValidation,
+    Failure,
+    Journal,
+    OrderRecord,
+    PendingOrder,
+    Proof,
+)
+
+times = st.datetimes(timezones=st.just(UTC))
+texts = st.text(max_size=20)
+names = st.lists(texts, max_size=3).map(tuple)
+maybe_text = st.none() | texts
+journals = st.builds(
+    Journal,
+    resource_version=st.just("7"),
+    pending=st.none()
+    | st.builds(
+        PendingOrder,
+        directory=texts,
+        account_url=texts,
+        names=names,
+        key_type=texts,
+        public_key_sha256=texts,
+        reason=texts,
+        staged_at=times,
+        profile=maybe_text,
+        url=maybe_text,
+        expires=st.none() | times,
+        certificate_url=maybe_text,
+        chain=maybe_text,
+    ),
+    failure=st.none()
+    | st.builds(Failure, message=texts, at=times, count=st.integers(0, 99), retry_at=times),
+    orders=st.lists(st.builds(OrderRecord, at=times, directory=texts, names=names), max_size=3).map(
+        tuple
+    ),
+    failed_validations=st.lists(
+        st.builds(FailedValidation, at=times, directory=texts, name=texts), max_size=3
+    ).map(tuple),
+    last_version=maybe_text,
+)
+
+
+@given(journals)
+def test_a_journal_comes_back_as_it_was(journal: Journal) -> None:
+    """Every field, for every content; a field that the codec forgets would show here."""
+    assert codec.read_journal(codec.write_journal(journal), "7") == journal
+
+
+@given(st.dictionaries(texts, st.builds(Proof, at=times, how=texts), max_size=3))
+def test_proofs_come_back_as_they_were(served: dict[str, Proof]) -> None:
+    """The annotation certbaton.io/served."""
+    assert codec.read_served(codec.write_served(served)) == served
+
+
+def test_unknown_keys_are_left_out() -> None:
+    """A newer certbaton may have written them."""
+    record = json.loads(codec.write_journal(Journal()))
+    record["future"] = {"a": 1}
+    assert codec.read_journal(json.dumps(record), "") == Journal()
+
+
+def test_what_is_missing_has_its_default() -> None:
+    """An older certbaton did not write it."""
+    assert codec.read_journal("{}", "") == Journal()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"pending": {}}',
+        '{"pending": 7}',
+        '{"orders": 7}',
+        '{"orders": [7]}',
+        '{"orders": [{"at": "yesterday", "directory": "d", "names": []}]}',
+        '{"orders": [{"at": "2026-01-01T00:00:00Z", "directory": "d", "names": "n"}]}',
+        '{"failure": {"message": "m", "at": "2026-01-01T00:00:00Z", "count": "x"}}',
+    ],
+)
+def test_a_wrong_shape_is_unreadable(text: str) -> None:
+    """Never half believed, and the error quotes nothing of it."""
+    with pytest.raises(codec.Unreadable) as caught:
+        codec.read_journal(text, "")
+    assert "yesterday" not in str(caught.value)
+
+
+def test_times_are_rfc_3339_in_utc() -> None:
+    """Offsets are turned into UTC, a missing one is taken for it."""
+    moment = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    assert codec.write_time(moment) == "2026-01-01T12:00:00Z"
+    for text in ("2026-01-01T12:00:00Z", "2026-01-01T13:00:00+01:00", "2026-01-01T12:00:00"):
+        assert codec.read_time(text) == moment
+        assert codec.read_time(text).tzinfo is UTC
+    east = moment.astimezone(timezone(timedelta(hours=5)))
+    assert codec.write_time(east) == "2026-01-01T12:00:00Z"
+
+
+def test_an_account_comes_back_as_it_was() -> None:
+    """With and without a URL."""
+    for url in (None, "https://ca/acct/1"):
+        assert codec.read_account(codec.write_account("https://ca/dir", url)) == (
+            "https://ca/dir",
+            url,
+        )
