@@ -7,6 +7,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from certbaton.core.renewal import newest_first, share, usable, wanted_version
+from certbaton.core.rollover import UNPROVEN
 from certbaton.model import (
     Action,
     CertificateSpec,
@@ -27,7 +28,8 @@ def kept(
 ) -> frozenset[ObjectRef]:
     """
     Name the versions that stay: the newest good one, those kept for a rollback,
-    for each Service the newest valid one proven there, and all that are named.
+    for each Service the newest valid one proven there, what only begins later,
+    and all that are named.
     """
     versions = newest_first(snapshot.versions)
     keep = {version.ref for version in versions if version.ref in snapshot.references}
@@ -43,8 +45,14 @@ def kept(
     others = [version for version in valid if version.ref != newest.ref]
     keep.update(version.ref for version in others[: policy.keep_previous])
     for service in spec.services:
-        proven = [version for version in valid if str(service.ref) in version.served]
+        proofs = ((item, item.served.get(str(service.ref))) for item in valid)
+        proven = [item for item, proof in proofs if proof is not None and proof.how != UNPROVEN]
         keep.update(version.ref for version in proven[:1])
+    keep.update(
+        version.ref
+        for version in versions
+        if version.flaw is None and version.leaf is not None and now < version.leaf.not_before
+    )
     return frozenset(keep)
 
 
@@ -99,7 +107,7 @@ def collect(
                 why = f"{version.ref} is out of use and its retention is over"
                 actions.append(MarkForDeletion(name, why, version))
             continue
-        span = lifetime or (version.leaf.lifetime if version.leaf else timedelta(0))
+        span = lifetime or (version.leaf.lifetime if version.leaf else timedelta.max)
         until = version.marked_at + share(span, policy.sweep_share, policy.sweep_ceiling)
         if now < until:
             waits.append(Wait(f"{version.ref} is marked for deletion", until, WaitKind.LATER))

@@ -18,6 +18,7 @@ from certbaton.core.renewal import (
     need,
     newest_first,
     renewal_time,
+    upcoming_version,
     usable,
     wanted_version,
 )
@@ -94,8 +95,12 @@ def _order(
     draft: _Draft, spec: CertificateSpec | None, snapshot: Snapshot, policy: Policy, now: datetime
 ) -> None:
     wanted = need(spec, snapshot.versions, policy, now) if spec else None
+    coming = upcoming_version(spec, snapshot.versions, now) if spec else None
     if wanted:
         draft.due = wanted.since
+    elif coming and coming.leaf:
+        begins = coming.leaf.not_before
+        draft.waits.append(Wait(f"{coming.ref} begins only then", begins, WaitKind.IN_FLIGHT))
     elif spec:
         version = wanted_version(spec, snapshot.versions, now)
         if version and version.leaf:

@@ -176,10 +176,29 @@ def wanted_version(
     return newest_first(good)[0] if good else None
 
 
+def upcoming_version(
+    spec: CertificateSpec, versions: Sequence[SecretVersion], now: datetime
+) -> SecretVersion | None:
+    """
+    Choose the newest version that fits and only begins after *now*.
+
+    A clock a little behind the CA's sees its newest certificate so: it is waited
+    for, since another order would bring just such another one.
+    """
+    coming = [
+        item
+        for item in versions
+        if fits(item, spec) and item.leaf is not None and now < item.leaf.not_before
+    ]
+    return newest_first(coming)[0] if coming else None
+
+
 def need(
     spec: CertificateSpec, versions: Sequence[SecretVersion], policy: Policy, now: datetime
 ) -> Need | None:
     """Say whether a new version is wanted, and why; None while a good one is not yet due."""
+    if upcoming_version(spec, versions, now) is not None:
+        return None
     version = wanted_version(spec, versions, now)
     if version is not None and version.leaf is not None:
         due = renewal_time(spec.name, version.leaf, policy)

@@ -65,30 +65,42 @@ def seen(handover: Handover) -> bool:
     return all(sight.leaf_sha256 == leaf.sha256 for sight in sights)
 
 
-def _began_after(event: SyncEvent, handover: Handover) -> bool:
-    """Say whether the sync that *event* tells of has worked on this reference."""
-    if event.count == 1 and event.synced_version.isdigit():
-        reference = handover.state.reference_version
-        return reference.isdigit() and int(event.synced_version) >= int(reference)
+def _number(resource_version: str) -> int | None:
+    """Read a resourceVersion; None where it is none, since Events can be forged."""
+    plain = resource_version.isascii() and resource_version.isdecimal()
+    return int(resource_version) if plain and len(resource_version) <= 20 else None
+
+
+def _of_this(event: SyncEvent, handover: Handover) -> bool:
+    """
+    Say whether *event* may tell of a sync that worked on this reference.
+
+    Its resourceVersion says so of an Event that happened once. One that happened
+    again carries the first one's, so there the times count: of the latest.
+    """
+    synced_version = _number(event.synced_version)
+    if event.count == 1 and synced_version is not None:
+        reference = _number(handover.state.reference_version)
+        return reference is not None and synced_version >= reference
     changed = handover.binding.changed_at
     # whole seconds: what falls into the second of the patch proves nothing
-    return changed is not None and event.first_at > changed
+    return changed is not None and event.last_at >= changed + timedelta(seconds=1)
 
 
 def synced(handover: Handover) -> bool:
     """Say whether the controller began *and* ended a sync after the last change."""
     for began in handover.listener.events:
-        if began.reason != "EnsuringLoadBalancer" or not _began_after(began, handover):
+        if began.reason != "EnsuringLoadBalancer" or not _of_this(began, handover):
             continue
         for ended in handover.listener.events:
-            if ended.reason != "EnsuredLoadBalancer":
+            if ended.reason != "EnsuredLoadBalancer" or not _of_this(ended, handover):
                 continue
             same_sync = (
                 ended.count == began.count == 1
                 and ended.synced_version == began.synced_version
                 and ended.last_at >= began.first_at
             )
-            if same_sync or (_began_after(ended, handover) and ended.last_at > began.last_at):
+            if same_sync or ended.last_at > began.last_at:
                 return True
     return False
 
@@ -98,7 +110,7 @@ def refusal(handover: Handover) -> str | None:
     complaints = [
         event
         for event in handover.listener.events
-        if event.reason == "SyncLoadBalancerFailed" and _began_after(event, handover)
+        if event.reason == "SyncLoadBalancerFailed" and _of_this(event, handover)
     ]
     return max(complaints, key=lambda event: event.last_at).message if complaints else None
 
