@@ -7,6 +7,7 @@ again: it then finds what it did, or is told Conflict and the tick looks again.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -75,6 +76,7 @@ class Applier:
         self._policy = policy
         self._field_manager = field_manager
         self._clock = clock
+        self._lock = threading.Lock()
         self._answered: dict[ObjectRef, datetime] = {}
 
     def apply(self, action: Action) -> Applied:
@@ -116,10 +118,11 @@ class Applier:
     # --- the rollout --------------------------------------------------------------
 
     def _note(self, version: SecretVersion) -> None:
-        self._answered = {
-            ref: at for ref, at in self._answered.items() if at > self._clock() - FRESH
-        }
-        self._answered[version.ref] = self._clock()
+        now = self._clock()
+        with self._lock:  # turns of several certificates run at a time
+            for ref in [ref for ref, at in self._answered.items() if at <= now - FRESH]:
+                del self._answered[ref]
+            self._answered[version.ref] = now
 
     def _repoint(self, action: Repoint) -> Applied:
         service, version = action.service, action.version

@@ -103,7 +103,7 @@ class Orders:
         self._clock = clock
         self._sleep = sleep
         self._patience = patience
-        self._lock = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
         self._presented: dict[str, dict[str, ChallengeInfo]] = {}
         self._unclean: dict[str, int] = {}
 
@@ -111,7 +111,8 @@ class Orders:
 
     def ensure_account(self, issuer: IssuerSpec) -> None:
         """Key stored, then newAccount, then URL stored: the same key gives the same account."""
-        with self._lock:  # certificates of one issuer share it
+        # certificates of one issuer share its account; other issuers are not held up
+        with self._locks.setdefault(issuer.directory, threading.Lock()):
             account = self._cluster.store.account(issuer.directory)
             if account is None:
                 key = pki.PrivateKey.generate(KeyType.EC_P256)
@@ -163,6 +164,16 @@ class Orders:
 
     def advance(self, action: AdvanceOrder) -> Progress:
         """Bring the order as far as it gets; raises OrderFailed when it came to nothing."""
+        try:
+            return self._advance(action)
+        except AccountMissing:
+            # the CA forgot it: the next turn makes a new one, with the same key
+            account = self._cluster.store.account(action.pending.directory)
+            if account is not None and account.url == action.pending.account_url:
+                self._cluster.store.save_account_url(account, None)
+            raise
+
+    def _advance(self, action: AdvanceOrder) -> Progress:
         name = action.certificate
         journal, pending = self._current(name, action.pending)
         key, csr = self._cluster.store.pending_key(name), self._cluster.store.pending_csr(name)
@@ -180,13 +191,10 @@ class Orders:
             if action.finish_only:
                 self._save(name, replace(journal, pending=None))
                 return Progress()
-            try:
-                order = ca.new_order(pending.names, pending.profile)
-            except AccountMissing:
-                account = self._cluster.store.account(pending.directory)
-                if account is not None and account.url == pending.account_url:
-                    self._cluster.store.save_account_url(account, None)
-                raise
+            order = ca.new_order(pending.names, pending.profile)
+            if self._is_anothers(name, order.url):
+                what = "the CA hands out an order that another certificate works on"
+                return Progress(retry_after=self._policy.back_off[0], what=what)
             pending = replace(pending, url=order.url, expires=order.expires)
             journal = self._save(name, replace(journal, pending=pending), keep_key=True)
             # from here on this process knows all that is presented for it
@@ -196,13 +204,14 @@ class Orders:
             self._clean_up(name, pending)
             self._save(name, replace(journal, pending=None))
             return Progress()
+        # one that left the configuration has no solver; its order is only awaited
         solver = self._solver(name)
         try:
             outcome = advance(
                 ca,
                 pending.url,
                 csr,
-                challenge_type=solver.challenge_type,
+                challenge_type=solver.challenge_type if solver else "",
                 present=lambda challenges: self._present(name, solver, challenges),
                 sleep=self._sleep,
                 patience=self._patience,
@@ -269,10 +278,21 @@ class Orders:
             name, journal, key=None, csr=None, keep_key=keep_key
         )
 
-    def _solver(self, name: str) -> Solver:
-        return self._solvers[self._solver_of[name]]
+    def _is_anothers(self, name: str, url: str) -> bool:
+        """Say whether another Journal has that order: Let's Encrypt hands open ones out again."""
+        return any(
+            other != name and journal.pending is not None and journal.pending.url == url
+            for other, journal in self._cluster.store.journals().items()
+        )
 
-    def _present(self, name: str, solver: Solver, challenges: Sequence[ChallengeInfo]) -> None:
+    def _solver(self, name: str) -> Solver | None:
+        return self._solvers[self._solver_of[name]] if name in self._solver_of else None
+
+    def _present(
+        self, name: str, solver: Solver | None, challenges: Sequence[ChallengeInfo]
+    ) -> None:
+        if solver is None:
+            raise PermanentError(f"no solver is configured for {name}")
         for challenge in challenges:
             if name in self._presented:
                 self._presented[name][challenge.url] = challenge
@@ -282,9 +302,9 @@ class Orders:
 
     def _clean_up(self, name: str, pending: PendingOrder) -> None:
         """Take the answers away again; after a restart they are derived from order and key."""
-        if name not in self._solver_of:
-            return
         solver = self._solver(name)
+        if solver is None:
+            return
         try:
             presented = self._presented.get(name)
             known = list(presented.values()) if presented is not None else []
@@ -296,6 +316,8 @@ class Orders:
                     known = challenges_of(ca, pending.url, solver.challenge_type)
             for challenge in known:
                 solver.clean_up(challenge)
+        except AccountMissing:
+            pass  # its orders are gone with it, and nothing says what to look for
         except (RetryableError, PermanentError) as exc:
             tries = self._unclean[name] = self._unclean.get(name, 0) + 1
             if tries < CLEAN_UP_TRIES:
@@ -324,6 +346,9 @@ class Orders:
             pki.check_bundle(chain, key, pending.names, KeyType(pending.key_type), self._clock())
         except PermanentError as exc:
             self._clean_up(name, pending)
+            # it is spent at the CA, so it counts
+            record = OrderRecord(self._clock(), pending.directory, pending.names)
+            journal = replace(journal, orders=(*journal.orders, record))
             raise self._fail(name, journal, str(exc)) from exc
         try:
             version = self._cluster.store.create_version(
