@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from certbaton.apply import Announcement, Applied, Applier
 from certbaton.cluster import Cluster
 from certbaton.core.plan import plan
-from certbaton.errors import CertbatonError, Conflict, PermanentError, RetryableError
+from certbaton.errors import CertbatonError, Conflict, RetryableError
 from certbaton.model import (
     Action,
     AdvanceOrder,
@@ -130,6 +130,7 @@ class Reconciler:
         conflicts = 0
         for _ in range(MAX_ROUNDS):
             if self._stop.is_set():
+                self._stopped(report)
                 return
             now = self._clock()
             found = self.plan(report.certificate)
@@ -140,6 +141,7 @@ class Reconciler:
                 return
             for action in actions:
                 if self._stop.is_set():
+                    self._stopped(report)
                     return
                 try:
                     self._act(action, report, found.due)
@@ -151,6 +153,10 @@ class Reconciler:
                     break  # what was planned after it rests on the same look
         raise RetryableError("going round in circles; please report it, with the log")
 
+    def _stopped(self, report: Report) -> None:
+        """Note that work may be left: who was stopped must not pass for who had ended."""
+        report.waits += (Wait("stopped midway", self._clock(), WaitKind.IN_FLIGHT),)
+
     def _act(self, action: Action, report: Report, due: datetime | None) -> None:
         key = _key(action)
         name = action.certificate
@@ -161,15 +167,24 @@ class Reconciler:
         except OrderFailed as exc:
             report.failed.append(str(exc))
             self._complain(action, str(exc))
-        except (RetryableError, PermanentError) as exc:
+        except CertbatonError as exc:
             report.failed.append(str(exc))
-            if isinstance(action, ORDERING):
-                self._orders.record_failure(name, exc)
-            else:
+            if not isinstance(action, ORDERING) or not self._recorded(name, exc):
                 self._pause(name, key, f"{type(action).__name__}: {exc}")
             self._complain(action, str(exc))
         else:
             self._done(action, applied, report, due)
+
+    def _recorded(self, name: str, error: CertbatonError) -> bool:
+        """Write the failure of an order into the Journal; False where even that failed."""
+        try:
+            self._orders.record_failure(name, error)
+        except Conflict:
+            raise
+        except CertbatonError as exc:
+            logger().warning("failure_not_recorded", certificate=name, error=str(exc))
+            return False
+        return True
 
     def _done(self, action: Action, applied: Applied, report: Report, due: datetime | None) -> None:
         name, key = action.certificate, _key(action)
