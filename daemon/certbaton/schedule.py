@@ -4,7 +4,9 @@ The scheduler: knows one function and one number, when to call it next.
 Built around APScheduler's traps: a wake while the job runs would be lost, and
 a job on a date trigger is gone after its run. So one job stays on an interval
 trigger as backstop; a wake sets a flag and moves the next run, and the end of
-a run does so again if flagged.
+a run does so again if flagged. A job's next run is wrong while APScheduler is
+handing the job out, and a run that comes due before the last one is quite over
+is skipped: `_move` asks under its lock, and `_skipped` moves it again.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
+from apscheduler.events import EVENT_JOB_MAX_INSTANCES
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
@@ -57,15 +60,17 @@ class Scheduler:
 
     def start(self) -> None:
         """Begin; the first tick comes at once."""
+        self._scheduler.add_listener(self._skipped, EVENT_JOB_MAX_INSTANCES)
         self._scheduler.start()
-        self._job = self._scheduler.add_job(
-            self._tick,
-            IntervalTrigger(seconds=self._backstop.total_seconds(), timezone=UTC),
-            next_run_time=datetime.now(UTC),
-            misfire_grace_time=None,
-            coalesce=True,
-            max_instances=1,
-        )
+        with self._lock:  # the first tick waits until it can move its job
+            self._job = self._scheduler.add_job(
+                self._tick,
+                IntervalTrigger(seconds=self._backstop.total_seconds(), timezone=UTC),
+                next_run_time=datetime.now(UTC),
+                misfire_grace_time=None,
+                coalesce=True,
+                max_instances=1,
+            )
 
     def wake(self) -> None:
         """Something changed: every certificate gets a turn soon. Any thread may call it."""
@@ -83,8 +88,11 @@ class Scheduler:
         """
         with self._lock:
             self._closed = True
-        self._scheduler.shutdown(wait=False)
-        threads = threading.Thread(target=self._pool.shutdown, kwargs={"wait": True}, daemon=True)
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=False)
+        threads = threading.Thread(
+            target=self._pool.shutdown, kwargs={"cancel_futures": True}, daemon=True
+        )
         threads.start()
         threads.join(timeout.total_seconds())
         return not threads.is_alive()
@@ -107,9 +115,13 @@ class Scheduler:
         if self._ticking:
             self._woken = True
             return
-        planned = self._job.next_run_time
-        if planned is None or at < planned:
-            self._job.modify(next_run_time=at)
+        job = self._scheduler.get_job(self._job.id)  # waits while it is being handed out
+        if job is not None and (job.next_run_time is None or at < job.next_run_time):
+            job.modify(next_run_time=at)
+
+    def _skipped(self, event: object) -> None:
+        with self._lock:
+            self._move(self._clock() + GATHER)
 
     def _tick(self) -> None:
         with self._lock:
@@ -155,6 +167,8 @@ class Scheduler:
         report: Report | None = None
         try:
             report = self._reconciler.turn(name)
+        except Exception as exc:  # noqa: BLE001 - nobody looks at the pool's futures
+            logger().error("turn_broke", certificate=name, exc_info=exc)
         finally:
             with self._lock:
                 del self._running[name]
