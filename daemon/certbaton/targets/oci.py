@@ -7,6 +7,7 @@ what it was seen doing stands in the project's notes on its behaviour.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from certbaton.errors import ConfigurationError
@@ -17,6 +18,7 @@ TLS_SECRET = "service.beta.kubernetes.io/oci-load-balancer-tls-secret"  # noqa: 
 LOAD_BALANCER_TYPE = "oci.oraclecloud.com/load-balancer-type"
 
 HTTPS_PORT = 443
+_PORT = re.compile(r"[0-9]{1,5}")
 
 
 class OciTarget:
@@ -28,12 +30,8 @@ class OciTarget:
         problem = _problem(state, service)
         complete = SSL_PORTS in state.annotations or not service.set_ssl_ports
         if _writes_https(state, service):
-            https, http = _port(state, HTTPS_PORT), _named(state, "http")
-            complete = complete and (
-                https is not None
-                and http is not None
-                and str(https.target_port) == str(http.target_port)
-            )
+            https, target = _port(state, HTTPS_PORT), _target_port(state, service)
+            complete = complete and https is not None and str(https.target_port) == str(target)
         return Binding(
             reference=state.reference,
             complete=complete,
@@ -49,7 +47,7 @@ class OciTarget:
             raise ConfigurationError(problem)
         same = secret.namespace == state.ref.namespace
         annotations = {TLS_SECRET: secret.name if same else str(secret)}
-        if service.set_ssl_ports and not state.owned.others_ssl_ports:
+        if (service.set_ssl_ports or state.owned.ssl_ports) and not state.owned.others_ssl_ports:
             annotations[SSL_PORTS] = str(HTTPS_PORT)
         body: dict[str, Any] = {
             "apiVersion": "v1",
@@ -64,15 +62,13 @@ class OciTarget:
             },
         }
         if _writes_https(state, service):
-            http = _named(state, "http")
-            assert http is not None  # noqa: S101 - _problem looked
             body["spec"] = {
                 "ports": [
                     {
                         "name": "https",
                         "port": HTTPS_PORT,
                         "protocol": "TCP",
-                        "targetPort": http.target_port if http.target_port else http.port,
+                        "targetPort": _target_port(state, service),
                     }
                 ]
             }
@@ -90,10 +86,25 @@ def _named(state: ServiceState, name: str) -> ServicePort | None:
 
 
 def _writes_https(state: ServiceState, service: ServiceSpec) -> bool:
-    """Say whether port 443/TCP is ours to write: missing, or ours alone."""
-    if not service.add_https_port or state.owned.others_https:
+    """
+    Say whether port 443/TCP is ours to write: missing, or ours alone.
+
+    What is ours already is written even where the configuration has turned it
+    off since: left out it would be removed, and the listener with it.
+    """
+    if state.owned.others_https:
         return False
-    return _port(state, HTTPS_PORT) is None or state.owned.https_port
+    if state.owned.https_port:
+        return True
+    return service.add_https_port and _port(state, HTTPS_PORT) is None
+
+
+def _target_port(state: ServiceState, service: ServiceSpec) -> int | str | None:
+    """Say where port 443 goes: where `http` goes; as it is, once that is turned off."""
+    port = _named(state, "http") if service.add_https_port else _port(state, HTTPS_PORT)
+    if port is None:
+        return None
+    return port.target_port if port.target_port is not None else port.port
 
 
 def _tls_ports(state: ServiceState) -> tuple[int, ...]:
@@ -101,7 +112,7 @@ def _tls_ports(state: ServiceState) -> tuple[int, ...]:
     there = {item.port for item in state.ports if item.protocol == "TCP"}
     found = set()
     for part in state.annotations.get(SSL_PORTS, "").split(","):
-        if part.strip().isdecimal() and int(part) in there:
+        if _PORT.fullmatch(part.strip()) and int(part) in there:
             found.add(int(part))
     return tuple(sorted(found))
 
@@ -121,7 +132,7 @@ def _problem(state: ServiceState, service: ServiceSpec) -> str | None:
             f"{where} asks for a network load balancer ({LOAD_BALANCER_TYPE}: nlb), which carries "
             "no certificates; take that annotation away"
         )
-    if not _writes_https(state, service):
+    if not service.add_https_port or not _writes_https(state, service):
         return None
     if len(state.ports) == 1 and not state.ports[0].name:
         return (
