@@ -266,6 +266,7 @@ class Watch:
         self._rest = b""
         self._closing = threading.Event()
         self._lock = threading.Lock()
+        self._reading = False
         self._done = False
 
     def __iter__(self) -> Iterator[tuple[str, Obj]]:
@@ -288,28 +289,40 @@ class Watch:
         """Wake whoever waits for the next event; no further one is handed out."""
         self._closing.set()
         with self._lock:
-            if not self._done:
+            reading = self._reading
+            if reading:
                 # Only woken: a connection cannot be closed while another thread reads from it.
                 with contextlib.suppress(OSError, ValueError, RuntimeError):
                     self._response.shutdown()
+        if not reading:
+            self._finish()
 
     def _next_line(self) -> bytes | None:
-        if self._done or self._closing.is_set():
-            return None
         while not self._lines:
             try:
-                with _reaching(self._asked):
-                    chunk = next(self._chunks, None)
+                chunk = self._next_chunk()
             except ClusterUnavailable:
                 self._finish()
                 if self._closing.is_set():
                     return None
                 raise
-            if chunk is None or self._closing.is_set():
+            if chunk is None:
                 return None
             *lines, self._rest = (self._rest + chunk).split(b"\n")
             self._lines = [line for line in reversed(lines) if line]
-        return self._lines.pop()
+        return None if self._closing.is_set() else self._lines.pop()
+
+    def _next_chunk(self) -> bytes | None:
+        with self._lock:
+            if self._done or self._closing.is_set():
+                return None
+            self._reading = True
+        try:
+            with _reaching(self._asked):
+                return next(self._chunks, None)
+        finally:
+            with self._lock:
+                self._reading = False
 
     def _finish(self) -> None:
         with self._lock:
