@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -119,3 +120,18 @@ def test_an_account_comes_back_as_it_was() -> None:
             "https://ca/dir",
             url,
         )
+
+
+def test_the_codec_knows_every_field() -> None:
+    """A field that the words gain must be written, read, and drawn above."""
+    words = {
+        Journal: "resource_version pending failure orders failed_validations last_version",
+        PendingOrder: "directory account_url names key_type public_key_sha256 reason staged_at"
+        " profile url expires certificate_url chain",
+        Failure: "message at count retry_at",
+        OrderRecord: "at directory names",
+        FailedValidation: "at directory name",
+        Proof: "at how",
+    }
+    for word, known in words.items():
+        assert {field.name for field in fields(word)} == set(known.split()), word
