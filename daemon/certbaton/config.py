@@ -144,17 +144,20 @@ def _known(section: Mapping[str, object]) -> str:
     return f"known are {', '.join(sorted(section))}" if section else "none is configured"
 
 
+def _is_tag(location: tuple[int | str, ...], index: int) -> bool:
+    """Whether pydantic's location has a solver's type there, which is no key of the path."""
+    return index == 2 and location[0] == "solvers"
+
+
 def _path(location: tuple[int | str, ...], raw: object) -> str:
-    """Write pydantic's location as a key path, without its names of union members."""
+    """Write pydantic's location as a key path."""
     path = ""
     here: Any = raw
-    for part in location:
+    for index, part in enumerate(location):
         if isinstance(part, int) and isinstance(here, list):
             path += f"[{part}]"
             here = here[part]
-        elif part == "[key]" or (
-            part in ("http-01", "dns-01") and not (isinstance(here, dict) and part in here)
-        ):
+        elif part == "[key]" or _is_tag(location, index):
             continue
         else:
             path += f".{part}" if path else str(part)
@@ -172,7 +175,7 @@ def _models(annotation: object) -> Iterator[type[BaseModel]]:
 def _siblings(location: tuple[int | str, ...]) -> list[str]:
     """List the keys that could stand in place of the last part of *location*."""
     here: list[type[BaseModel]] = [Config]
-    for part in location[:-1]:
+    for index, part in enumerate(location[:-1]):
         below = [
             model
             for section in here
@@ -182,7 +185,7 @@ def _siblings(location: tuple[int | str, ...]) -> list[str]:
         ]
         if below:
             here = below
-        elif part in ("http-01", "dns-01"):
+        elif _is_tag(location, index):
             here = [m for m in here if part in get_args(m.model_fields["type"].annotation)]
     return [field.alias or name for model in here for name, field in model.model_fields.items()]
 

@@ -74,6 +74,16 @@ VALUES: dict[str, tuple[list[str | int], object, str]] = {
         {"servername": "a.example"},
         "certificates[0].services[0].probe.servername: unknown key; did you mean serverName?",
     ),
+    "an unknown key of a solver that is named as another type": (
+        ["solvers", "dns-01"],
+        {"type": "http-01", "prt": 1},
+        "solvers.dns-01.prt: unknown key; did you mean port?",
+    ),
+    "an unknown key of an issuer that is named as a solver's type": (
+        ["issuers", "dns-01"],
+        {"directory": "https://ca.example/", "mail": "a@b.example"},
+        "issuers.dns-01.mail: unknown key; did you mean email?",
+    ),
     "a required key that is missing": (
         SHOP,
         {"name": "shop"},

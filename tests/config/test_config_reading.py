@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from certbaton.config import env_name, json_schema, parse
@@ -130,6 +130,7 @@ def test_durations_are_numbers_with_units(text: str, expected: timedelta) -> Non
     assert parse(f"policy: {{retentionCeiling: {text}}}", {}).policy.retention_ceiling == expected
 
 
+@settings(deadline=None)
 @given(st.timedeltas(min_value=timedelta(0), max_value=timedelta(days=3650)))
 def test_durations_are_read_as_they_are_written(value: timedelta) -> None:
     """To the microsecond."""
@@ -147,7 +148,17 @@ SCHEMA = json.loads(json_schema())
 WORDS = sorted(
     {key for section in SCHEMA["$defs"].values() for key in section.get("properties", {})}
     | set(SCHEMA["properties"])
-    | {"http-01", "dns-01", "le", "web", "a.example", "30s", "*.a.example", "https://a.example/"}
+    | {
+        "http-01",
+        "dns-01",
+        "[key]",
+        "le",
+        "web",
+        "a.example",
+        "30s",
+        "*.a.example",
+        "https://a.example/",
+    }
 )
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.sampled_from(WORDS)
@@ -184,24 +195,28 @@ def check(text: str) -> None:
         assert "pydantic" not in said
 
 
+@settings(deadline=None)
 @given(DOCUMENTS)
 def test_any_document_parses_or_is_refused_in_one_sentence(document: object) -> None:
     """Never another exception."""
     check(yaml.safe_dump(document, allow_unicode=True))
 
 
+@settings(deadline=None)
 @given(st.composite(mutated)())
 def test_a_good_document_with_one_wrong_value_is_refused_in_one_sentence(document: object) -> None:
     """Or parses, if the value happens to be right."""
     check(yaml.safe_dump(document))
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_parses_or_is_refused_in_one_sentence(text: str) -> None:
     """Surrogates, control characters, whatever."""
     check(text)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from(
