@@ -22,7 +22,7 @@ ALLOWED: dict[str, tuple[str, tuple[str, ...], set[str]]] = {
     "Secrets in its own namespace": (
         "secrets",
         (OWN,),
-        {"get", "list", "watch", "create", "update", "patch", "delete"},
+        {"get", "list", "watch", "create", "patch", "delete"},
     ),
     "Secrets elsewhere": ("secrets", (ELSEWHERE,), set()),
     "Services anywhere": ("services", EVERYWHERE, {"get", "list", "watch", "patch"}),
