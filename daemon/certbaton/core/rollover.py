@@ -97,6 +97,7 @@ def synced(handover: Handover) -> bool:
                 continue
             same_sync = (
                 ended.count == began.count == 1
+                and _number(ended.synced_version) is not None
                 and ended.synced_version == began.synced_version
                 and ended.last_at >= began.first_at
             )

@@ -1,0 +1,287 @@
+"""
+Words of the model with sensible defaults: a test names only what matters to it.
+
+Out of the box everything is well: the certificate ``shop`` has one valid version a third into
+its 90 days, an account, and one Service that names and serves it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from certbaton.core.plan import plan
+from certbaton.core.rollover import UNPROVEN
+from certbaton.model import (
+    Account,
+    Action,
+    Address,
+    Binding,
+    CertificateSpec,
+    FailedValidation,
+    Failure,
+    IssuerSpec,
+    Journal,
+    KeyType,
+    Leaf,
+    ListenerState,
+    ObjectRef,
+    OrderRecord,
+    OwnedFields,
+    PendingOrder,
+    Plan,
+    Policy,
+    Proof,
+    Route,
+    SecretVersion,
+    ServicePort,
+    ServiceSpec,
+    ServiceState,
+    Sight,
+    Snapshot,
+    SyncEvent,
+)
+
+NOW = datetime(2027, 3, 1, 12, tzinfo=UTC)
+SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+POLICY = Policy()
+
+HOME = "certbaton"
+NAMES = ("shop.example", "www.shop.example")
+DIRECTORY = "https://ca.example/directory"
+ACCOUNT_URL = "https://ca.example/account/1"
+SHOP, API = ObjectRef("shop", "shop"), ObjectRef("api", "api")
+ADDRESS = "192.0.2.1"
+
+
+def a_hash(text: str) -> str:
+    """What stands for a SHA-256 of *text*."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def a_spec(
+    *services: ObjectRef | ServiceSpec,
+    name: str = "shop",
+    names: tuple[str, ...] = NAMES,
+    directory: str = DIRECTORY,
+    key_type: KeyType = KeyType.RSA_2048,
+) -> CertificateSpec:
+    """A certificate as asked for; without *services* for the Service shop/shop."""
+    return CertificateSpec(
+        name=name,
+        names=names,
+        issuer=IssuerSpec("ca", directory),
+        solver="dns",
+        key_type=key_type,
+        services=tuple(
+            service if isinstance(service, ServiceSpec) else ServiceSpec(service)
+            for service in services or (SHOP,)
+        ),
+    )
+
+
+def a_leaf(
+    name: str = "leaf",
+    *,
+    begins: datetime = NOW - 30 * DAY,
+    lasts: timedelta = 90 * DAY,
+    names: tuple[str, ...] = NAMES,
+    key_type: str = KeyType.RSA_2048,
+    key: str | None = None,
+) -> Leaf:
+    """A leaf called *name*; its *key* is its own unless given."""
+    return Leaf(a_hash(name), names, begins, begins + lasts, a_hash(key or f"{name} key"), key_type)
+
+
+def a_version(
+    name: str = "shop-1",
+    *,
+    begins: datetime = NOW - 30 * DAY,
+    lasts: timedelta = 90 * DAY,
+    names: tuple[str, ...] = NAMES,
+    key_type: str = KeyType.RSA_2048,
+    key: str | None = None,
+    readable: bool = True,
+    flaw: str | None = None,
+    directory: str = DIRECTORY,
+    served: Mapping[ObjectRef, str | Proof] | None = None,
+    marked_at: datetime | None = None,
+    namespace: str = HOME,
+) -> SecretVersion:
+    """A version; *served* says how (and when, else two days ago) a handover ended there."""
+    leaf = a_leaf(name, begins=begins, lasts=lasts, names=names, key_type=key_type, key=key)
+    return SecretVersion(
+        ref=ObjectRef(namespace, name),
+        certificate="shop",
+        uid=f"uid of {name}",
+        resource_version="1",
+        leaf=leaf if readable else None,
+        flaw=flaw if readable else (flaw or "the chain is unreadable"),
+        directory=directory,
+        account_url=ACCOUNT_URL,
+        served={
+            str(ref): how if isinstance(how, Proof) else Proof(NOW - 2 * DAY, how)
+            for ref, how in (served or {}).items()
+        },
+        marked_at=marked_at,
+    )
+
+
+@dataclass(frozen=True)
+class There:
+    """A Service in the cluster: its state, its binding, and what is known of its listener."""
+
+    state: ServiceState
+    binding: Binding
+    listener: ListenerState
+
+
+def a_service(
+    ref: ObjectRef = SHOP,
+    *,
+    names: SecretVersion | ObjectRef | None = None,
+    complete: bool = True,
+    problem: str | None = None,
+    changed_at: datetime | None = NOW - MINUTE,
+    reference_version: str = "50",
+    route: Route = Route.OUTSIDE,
+    sights: Sequence[Sight] = (),
+    events: Sequence[SyncEvent] = (),
+    addresses: Sequence[str] = (ADDRESS,),
+    deleting: bool = False,
+    ours: bool = True,
+) -> There:
+    """A Service that names a Secret; *ours* says whether we wrote that."""
+    reference = names.ref if isinstance(names, SecretVersion) else names
+    state = ServiceState(
+        ref=ref,
+        uid=f"uid of {ref}",
+        resource_version="60",
+        type="LoadBalancer",
+        annotations={},
+        ports=(ServicePort("http", 80, "TCP", 8080),),
+        addresses=tuple(Address(ip) for ip in addresses),
+        owned=OwnedFields(tls_secret=ours and reference is not None, changed_at=changed_at),
+        reference=reference,
+        reference_version=reference_version if reference else "",
+        deleting=deleting,
+    )
+    return There(
+        state,
+        Binding(reference, complete, problem, (443,), changed_at),
+        ListenerState(route, tuple(sights), tuple(events)),
+    )
+
+
+def a_sight(
+    of: SecretVersion | None = None,
+    *,
+    address: str = ADDRESS,
+    port: int = 443,
+    trouble: str | None = None,
+) -> Sight:
+    """What a handshake showed: the leaf *of* a version, or trouble."""
+    leaf = of.leaf.sha256 if of and of.leaf else None
+    return Sight(address, port, leaf, trouble if leaf is None else None)
+
+
+def an_event(
+    reason: str,
+    at: datetime = NOW,
+    *,
+    first_at: datetime | None = None,
+    count: int = 1,
+    version: str = "50",
+    message: str = "",
+) -> SyncEvent:
+    """An Event of the controller; *reason* without its LoadBalancer."""
+    names = {"SyncFailed": "SyncLoadBalancerFailed"}
+    return SyncEvent(
+        names.get(reason, f"{reason}LoadBalancer"), message, first_at or at, at, count, version
+    )
+
+
+def a_pending(
+    *,
+    key: str = "pending key",
+    directory: str = DIRECTORY,
+    account_url: str = ACCOUNT_URL,
+    names: tuple[str, ...] = NAMES,
+    key_type: str = KeyType.RSA_2048,
+    url: str | None = "https://ca.example/order/1",
+) -> PendingOrder:
+    """An order that was begun."""
+    return PendingOrder(
+        directory=directory,
+        account_url=account_url,
+        names=names,
+        key_type=key_type,
+        public_key_sha256=a_hash(key),
+        reason="Renewing",
+        staged_at=NOW - MINUTE,
+        url=url,
+    )
+
+
+def a_failure(*, retry_at: datetime, count: int = 1, message: str = "no luck") -> Failure:
+    """A failure a minute ago."""
+    return Failure(message, NOW - MINUTE, count, retry_at)
+
+
+def a_snapshot(
+    *versions: SecretVersion,
+    services: Sequence[There] = (),
+    journal: Journal | None = None,
+    account: Account | str | None = ACCOUNT_URL,
+    references: Sequence[ObjectRef] = (),
+    issued: Sequence[OrderRecord] = (),
+    failed: Sequence[FailedValidation] = (),
+    complete: bool = True,
+    problems: Sequence[str] = (),
+) -> Snapshot:
+    """
+    The world as the observer gives it: only unproven listeners are looked at.
+
+    *references* are what further Services name; those of *services* are among them anyway.
+    """
+    by_ref = {version.ref: version for version in versions}
+
+    def open_(there: There) -> bool:
+        version = by_ref.get(there.binding.reference) if there.binding.reference else None
+        proof = version.served.get(str(there.state.ref)) if version else None
+        return version is not None and (proof is None or proof.how == UNPROVEN)
+
+    named = {there.binding.reference for there in services if there.binding.reference}
+    return Snapshot(
+        account=Account(DIRECTORY, account) if isinstance(account, str) else account,
+        journal=journal,
+        versions=tuple(versions),
+        services={there.state.ref: there.state for there in services},
+        bindings={there.state.ref: there.binding for there in services},
+        listeners={there.state.ref: there.listener for there in services if open_(there)},
+        references=frozenset({*named, *references}),
+        issued=tuple(issued),
+        failed_validations=tuple(failed),
+        complete=complete,
+        problems=tuple(problems),
+    )
+
+
+def planned(
+    snapshot: Snapshot,
+    spec: CertificateSpec | None = None,
+    *,
+    policy: Policy = POLICY,
+    now: datetime = NOW,
+    configured: bool = True,
+) -> Plan:
+    """The plan for `a_spec` (or *spec*); *configured* false: it left the configuration."""
+    return plan("shop", (spec or a_spec()) if configured else None, snapshot, policy, now)
+
+
+def kinds(actions: Sequence[Action]) -> list[str]:
+    """What a plan would do, by name."""
+    return [type(action).__name__ for action in actions]
