@@ -35,6 +35,7 @@ SERVICES = (("shop", "web"), ("cafe", "front"))
 OBSERVED_POLL_S = 5.0
 INTERRUPTION_S = 0.3
 RENEW_SHARE = 0.5
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Demo:
@@ -314,7 +315,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; gives the exit code."""
     began = _process_began()
     options = parse(argv)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _SIGNALS:
         signal.signal(number, _interrupted)
     screen = Screen(sys.stdout, began)
     try:
@@ -333,7 +334,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
     # Once is enough: a second one must not cut the cleaning short.
-    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for each in _SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     # print() is not allowed to be entered twice, and this may come in the middle of one.
     os.write(sys.stdout.fileno(), b"\nStopping; this takes a few seconds.\n")
@@ -341,10 +342,13 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
 
 
 def _temporary_folder() -> str:
-    folder = tempfile.mkdtemp(prefix="certbaton-demo-")
-    # Registered after what stops the lab's processes at exit, it would run before it; the
-    # World is entered later still, so all that is left here is what an interruption left.
-    _folders.append(folder)
+    # An interruption in between would leave a folder that nobody knows.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        folder = tempfile.mkdtemp(prefix="certbaton-demo-")
+        _folders.append(folder)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     return folder
 
 
