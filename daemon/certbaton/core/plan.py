@@ -8,6 +8,7 @@ crash anywhere resumes from the cluster alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -156,7 +157,7 @@ def _order(
 
 def _closing(certificate: str, pending: PendingOrder, snapshot: Snapshot) -> CloseOrder | None:
     """Close the pending order once its certificate is stored: the key tells."""
-    for version in snapshot.versions:
+    for version in newest_first(snapshot.versions):
         if version.leaf and version.leaf.public_key_sha256 == pending.public_key_sha256:
             return CloseOrder(certificate, f"it ended in {version.ref}", pending, version.ref.name)
     return None
@@ -192,7 +193,22 @@ def _roll_out(
     to_go = sum(
         1 for service in spec.services if wanted is None or str(service.ref) not in wanted.served
     )
-    moving: str | None = None
+    given = {
+        service.ref: wanted or _stopgap(service, snapshot, now)
+        for service in spec.services
+        if service.ref in snapshot.bindings
+    }
+    verdicts = {
+        service.ref: verdict
+        for service in spec.services
+        if (
+            verdict := _verdict(
+                service, given.get(service.ref), in_use, to_go, snapshot, policy, now
+            )
+        )
+    }
+    # whichever comes first in the configuration: what has begun ends before the next begins
+    moving = next((str(ref) for ref, found in verdicts.items() if isinstance(found, Wait)), None)
     for service in spec.services:
         state, binding = snapshot.services.get(service.ref), snapshot.bindings.get(service.ref)
         if state is None or binding is None or state.deleting:
@@ -204,18 +220,12 @@ def _roll_out(
                 )
             )
             continue
-        version = wanted or _stopgap(service, snapshot, now)
+        version = given[service.ref]
         if version is None:
             continue
         if binding.reference == version.ref and binding.complete:
-            listener = snapshot.listeners.get(service.ref)
-            if listener is None:
-                continue
-            handover = rollover.Handover(service, state, binding, listener, version)
-            proof = version.served.get(str(service.ref))
-            verdict = rollover.judge(handover, proof, in_use, to_go, policy, now)
+            verdict = verdicts.get(service.ref)
             if isinstance(verdict, Wait):
-                moving = moving or str(service.ref)
                 draft.waits.append(verdict)
             elif verdict is not None:
                 why = f"handover to {version.ref} at Service {service.ref} ended: {verdict}"
@@ -234,6 +244,27 @@ def _roll_out(
         else:
             moving = str(service.ref)
             draft.actions += _repoint(spec, service, version, binding.reference == version.ref)
+
+
+def _verdict(
+    service: ServiceSpec,
+    version: SecretVersion | None,
+    in_use: Sequence[SecretVersion],
+    to_go: int,
+    snapshot: Snapshot,
+    policy: Policy,
+    now: datetime,
+) -> str | Wait | None:
+    """Judge the handover of *version* at *service*, if that has begun and is open."""
+    state, binding = snapshot.services.get(service.ref), snapshot.bindings.get(service.ref)
+    listener = snapshot.listeners.get(service.ref)
+    if version is None or state is None or binding is None or listener is None or state.deleting:
+        return None
+    if binding.reference != version.ref or not binding.complete:
+        return None
+    handover = rollover.Handover(service, state, binding, listener, version)
+    proof = version.served.get(str(service.ref))
+    return rollover.judge(handover, proof, in_use, to_go, policy, now)
 
 
 def _repoint(
