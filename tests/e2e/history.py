@@ -40,7 +40,8 @@ class History:
         }
         self._changed = threading.Condition()
         self._states: list[State] = []
-        self._now: dict[str, dict[Key, int]] = {kind: {} for kind in self._paths}
+        # The last revision heard of, and whether the object was there then.
+        self._last: dict[str, dict[Key, tuple[int, bool]]] = {kind: {} for kind in self._paths}
         self._watches: dict[str, Watch] = {}
         self._broken: list[str] = []
         self._stopping = threading.Event()
@@ -69,17 +70,12 @@ class History:
         """Every state of that kind so far, up to what is there now."""
         end = time.monotonic() + timeout
         for one, path in self._paths.items():
-            there = {
-                _key(obj): int(obj["metadata"]["resourceVersion"])
-                for obj in self._kube.list(path)["items"]
-            }
+            listing = self._kube.list(path)
+            at = int(listing["metadata"]["resourceVersion"])
+            there = {_key(obj): int(obj["metadata"]["resourceVersion"]) for obj in listing["items"]}
             with self._changed:
-                while any(self._now[one].get(key, 0) < version for key, version in there.items()):
+                while self._behind(one, there, at):
                     assert self._changed.wait(end - time.monotonic()), "the watch lags behind"
-                # What the list lacks may be deleted and not heard of yet.
-                while set(self._now[one]) - set(there):
-                    if not self._changed.wait(min(0.5, end - time.monotonic())):
-                        break
         with self._changed:
             assert not self._broken, self._broken
             return sorted((s for s in self._states if s.kind == kind), key=lambda s: s.version)
@@ -140,6 +136,13 @@ class History:
             if state.key[1] == name and state.obj is not None
         }
 
+    def _behind(self, kind: str, there: dict[Key, int], at: int) -> bool:
+        """Whether a list (keys, and their revisions) made *at* knows what was not heard of yet."""
+        last = self._last[kind]
+        return any(last.get(key, (0, False))[0] < version for key, version in there.items()) or any(
+            alive and seen <= at and key not in there for key, (seen, alive) in last.items()
+        )
+
     def _follow(self, kind: str) -> None:
         try:
             with self._watches[kind] as watch:
@@ -156,10 +159,7 @@ class History:
         with self._changed:
             gone = event == "DELETED"
             self._states.append(State(version, kind, key, None if gone else obj))
-            if gone:
-                self._now[kind].pop(key, None)
-            else:
-                self._now[kind][key] = version
+            self._last[kind][key] = version, not gone
             self._changed.notify_all()
 
 
