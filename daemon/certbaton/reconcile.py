@@ -99,7 +99,15 @@ class Reconciler:
         """Look and plan, and touch nothing."""
         spec = self._specs.get(certificate)
         snapshot = self._observer.snapshot(certificate, spec, probing=probing)
-        return plan(certificate, spec, snapshot, self._policy, self._clock())
+        now = self._clock()
+        services = spec.services if spec is not None else ()
+        refused = frozenset(
+            service.ref
+            for service in services
+            if (pause := self._pauses.get((certificate, f"Repoint {service.ref}")))
+            and now < pause.until
+        )
+        return plan(certificate, spec, snapshot, self._policy, now, refused)
 
     def turn(self, certificate: str) -> Report:
         """

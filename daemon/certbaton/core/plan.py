@@ -30,6 +30,7 @@ from certbaton.model import (
     CloseOrder,
     EnsureAccount,
     MarkServed,
+    ObjectRef,
     PendingOrder,
     Plan,
     Policy,
@@ -59,16 +60,20 @@ def plan(
     snapshot: Snapshot,
     policy: Policy,
     now: datetime,
+    refused: frozenset[ObjectRef] = frozenset(),
 ) -> Plan:
     """
     Plan for one certificate; *spec* is None where it left the configuration.
+
+    *refused* are Services whose last write failed and is tried again later: the
+    others don't wait for them.
 
     Rollout and collection come before the order in the list of actions: what
     may take minutes must not hold up what takes one write.
     """
     draft = _Draft(certificate, notes=list(snapshot.problems))
     if spec is not None:
-        _roll_out(draft, spec, snapshot, policy, now)
+        _roll_out(draft, spec, snapshot, policy, now, refused)
     else:
         for version in snapshot.versions:
             if version.ref in snapshot.references:
@@ -180,7 +185,12 @@ def _continues(
 
 
 def _roll_out(
-    draft: _Draft, spec: CertificateSpec, snapshot: Snapshot, policy: Policy, now: datetime
+    draft: _Draft,
+    spec: CertificateSpec,
+    snapshot: Snapshot,
+    policy: Policy,
+    now: datetime,
+    refused: frozenset[ObjectRef],
 ) -> None:
     """One listener at a time: the next Service is touched when the last has ended."""
     by_ref = {version.ref: version for version in snapshot.versions}
@@ -242,7 +252,7 @@ def _roll_out(
                 )
             )
         else:
-            moving = str(service.ref)
+            moving = None if service.ref in refused else str(service.ref)
             draft.actions += _repoint(spec, service, version, binding.reference == version.ref)
 
 
