@@ -16,7 +16,11 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class State:
-    """One state: *version* is etcd's revision, the same count for both kinds."""
+    """
+    One state: *version* is etcd's revision, the same count for both kinds.
+
+    It is 0 for what was there before.
+    """
 
     version: int
     kind: str
@@ -51,7 +55,7 @@ class History:
         for kind, path in self._paths.items():
             listing = self._kube.list(path)
             for obj in listing["items"]:
-                self._note(kind, "ADDED", obj)
+                self._note(kind, "ADDED", obj, since=0)
             version = listing["metadata"]["resourceVersion"]
             self._watches[kind] = self._kube.watch(path, resource_version=version, timeout=600.0)
             thread = threading.Thread(target=self._follow, args=(kind,), daemon=True)
@@ -154,11 +158,12 @@ class History:
             if not self._stopping.is_set():
                 self._broken.append(str(error))
 
-    def _note(self, kind: str, event: str, obj: Obj) -> None:
+    def _note(self, kind: str, event: str, obj: Obj, since: int | None = None) -> None:
         key, version = _key(obj), int(obj["metadata"]["resourceVersion"])
         with self._changed:
             gone = event == "DELETED"
-            self._states.append(State(version, kind, key, None if gone else obj))
+            begin = version if since is None else since
+            self._states.append(State(begin, kind, key, None if gone else obj))
             self._last[kind][key] = version, not gone
             self._changed.notify_all()
 

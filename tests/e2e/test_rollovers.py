@@ -32,8 +32,6 @@ from lab.world import NAMESPACE, SSL_PORTS, TLS_SECRET, World
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
-Obj = dict[str, Any]
-
 ROLLOVERS = 5
 QUICK_LIFETIME_S = 32
 OBSERVED_LIFETIME_S = 120
