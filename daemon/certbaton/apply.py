@@ -35,6 +35,16 @@ from certbaton.targets import Target
 
 # A version that an answer to our own write showed this recently need not be read again.
 FRESH = timedelta(seconds=10)
+# The same end of a handover is told again only after this.
+AGAIN = timedelta(minutes=10)
+ENDED = {
+    "wire": "the listener serves it, seen in a TLS handshake",
+    "events": "the cloud controller has put it on the listener, by its own Events",
+    "unproven": (
+        "not seen on the listener in the time for it; the rollout goes on, and the listener is "
+        "still looked at"
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,22 +156,25 @@ class Applier:
     def _mark_served(self, action: MarkServed) -> Applied:
         version, service = action.version, str(action.service)
         before = version.served.get(service)
-        served = {**version.served, service: Proof(self._clock(), action.how)}
-        self._note(self._cluster.store.annotate(version, served=served))
-        names = {
-            "wire": "seen in a TLS handshake",
-            "events": "the cloud controller ended a sync of it",
-            "unproven": "not seen, and the time for it is over; its listener goes on being watched",
-        }
-        announcement = Announcement(
-            action.service,
-            "CertificateUnproven" if action.how == "unproven" else "CertificateServed",
-            f"Secret {version.ref} is on the listener: {names[action.how]}"
-            if action.how != "unproven"
-            else f"Secret {version.ref}: {names[action.how]}",
-            warning=action.how == "unproven",
+        now = self._clock()
+        proof = Proof(max(now, action.since) if action.since else now, action.how)
+        self._note(self._cluster.store.annotate(version, served={service: proof}))
+        if before is not None and before.how == action.how and before.at >= now - AGAIN:
+            return Applied()
+        unproven = action.how == "unproven"
+        message = f"Secret {version.ref}: {ENDED[action.how]}"
+        if action.hint:
+            message += f" ({action.hint})"
+        return Applied(
+            (
+                Announcement(
+                    action.service,
+                    "CertificateUnproven" if unproven else "CertificateServed",
+                    message,
+                    warning=unproven,
+                ),
+            )
         )
-        return Applied((announcement,) if before is None or before.how != action.how else ())
 
     def _delete(self, version: SecretVersion) -> Applied:
         if version.ref in self._cluster.services.references_live():

@@ -107,15 +107,22 @@ def plan(
     kubeconfig: Kubeconfig = None,
     context: Context = None,
 ) -> None:
-    """Print what would be done now, and why; touch nothing."""
+    """
+    Print what would be done next, and why; touch nothing.
+
+    Each step is planned from what is there when it is due, so later steps are not shown.
+    """
     settings = _start(config)
     cluster = _connect(settings, kubeconfig, context)
     from certbaton import daemon
 
     found = daemon.plans(settings, cluster)
-    if not found:
+    configured = {certificate.name for certificate in settings.certificates}
+    if not configured:
         typer.echo("No certificate is configured; add one under certificates.")
     for item in found:
+        if not (item.notes or item.actions or item.waits) and item.certificate not in configured:
+            continue  # only its record is left, for the limits
         typer.echo(f"{item.certificate}:")
         for note in item.notes:
             typer.echo(f"  note   {note}")

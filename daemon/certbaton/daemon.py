@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,12 +28,13 @@ from certbaton.reconcile import Reconciler, Report
 from certbaton.schedule import Scheduler
 from certbaton.settings import Config, Dns01Config, SolverConfig
 from certbaton.solvers import Solver, load
-from certbaton.targets.oci import OciTarget
+from certbaton.targets import load as load_target
 from certbaton.telemetry import logger
 from certbaton.web.health import Health, HealthServer
 
 EXIT_OK, EXIT_FAILED, EXIT_WAITING = 0, 1, 6
 GRACE = timedelta(seconds=20)
+USUAL_START = 2.0
 
 
 def utc_now() -> datetime:
@@ -79,7 +81,7 @@ class Daemon:
             name: build_solver(config.solvers[name])
             for name in sorted({spec.solver for spec in specs.values()})
         }
-        target = OciTarget()
+        target = load_target("oci")
         issuers = {spec.issuer.directory: spec.issuer for spec in specs.values()}
         orders = Orders(
             cluster,
@@ -130,12 +132,14 @@ class Daemon:
 
 def wait_for_cluster(daemon: Daemon, until: Callable[[], bool]) -> bool:
     """Wait until the caches are filled; False if *until* or a signal came first."""
-    told = ""
+    told: tuple[str, ...] = ()
+    began = time.monotonic()
     while not daemon.cluster.complete:
         problems = daemon.cluster.problems()
-        if "; ".join(problems) != told:
-            told = "; ".join(problems)
-            logger().info("waiting_for_cluster", problems=list(problems))
+        # "not listed yet" is how every start looks for a moment
+        if problems != told and time.monotonic() - began > USUAL_START:
+            told = problems
+            logger().warning("waiting_for_cluster", problems=list(problems))
         if until() or daemon.stop.wait(0.05):
             return False
     return True
@@ -197,7 +201,7 @@ def once(config: Config, cluster: Cluster, timeout: timedelta) -> int:
         try:
             if not wait_for_cluster(daemon, lambda: utc_now() >= deadline):
                 for problem in daemon.cluster.problems():
-                    logger().error("failed", error=problem)
+                    logger().error("not_done", error=problem)
                 return EXIT_FAILED
             reports: dict[str, Report] = {}
             while True:
@@ -232,7 +236,7 @@ def _verdict(reports: dict[str, Report], waits: list[Wait]) -> int:
         if wait.kind is WaitKind.BACK_OFF
     ]
     for sentence in backing_off:
-        logger().error("failed", error=sentence)
+        logger().error("not_done", error=sentence)
     if backing_off:
         return EXIT_FAILED
     for wait in waits:

@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from certbaton import probe
 from certbaton.cluster import Cluster
-from certbaton.core.rollover import UNPROVEN
+from certbaton.core.rollover import UNPROVEN, standing_proof
 from certbaton.model import (
     Binding,
     CertificateSpec,
@@ -72,7 +72,7 @@ class Observer:
             services[service.ref] = state
             binding = bindings[service.ref] = self._target.bind(state, service)
             version = by_ref.get(binding.reference) if binding.reference else None
-            if version is None or _proven(version, service):
+            if version is None or _proven(version, service, binding):
                 continue
             assert spec is not None  # noqa: S101 - there are services
             listeners[service.ref] = self._listener(spec, service, state, binding, probing)
@@ -130,6 +130,6 @@ class Observer:
         return Route.OUTSIDE if proxied else Route.INSIDE
 
 
-def _proven(version: SecretVersion, service: ServiceSpec) -> bool:
-    proof = version.served.get(str(service.ref))
+def _proven(version: SecretVersion, service: ServiceSpec, binding: Binding) -> bool:
+    proof = standing_proof(version, service.ref, binding)
     return proof is not None and proof.how != UNPROVEN

@@ -358,7 +358,7 @@ class Orders:
                 directory=pending.directory,
                 account_url=pending.account_url,
                 certificate_url=pending.certificate_url or "",
-                profile=pending.profile or "",
+                profile=pending.profile,
             )
         except (ClusterUnavailable, PermanentError):
             if pending.chain is None:

@@ -49,6 +49,7 @@ class Report:
     waits: tuple[Wait, ...] = ()
     done: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
     due: datetime | None = None
 
     @property
@@ -142,7 +143,7 @@ class Reconciler:
                 return
             now = self._clock()
             found = self.plan(report.certificate)
-            report.due = found.due
+            report.due, report.notes = found.due, found.notes
             actions, waits = self._not_paused(found, now)
             report.waits = (*found.waits, *waits)
             if not actions:
@@ -203,7 +204,7 @@ class Reconciler:
             return
         self._pauses.pop((name, key), None)
         report.done.append(kind)
-        logger().info("done", certificate=name, action=kind, why=action.why, due=due)
+        logger().info("done", certificate=name, action=kind, why=action.why, due=_stamp(due))
         for announcement in applied.announcements:
             self._announce(announcement)
 
@@ -266,20 +267,26 @@ class Reconciler:
 
     def _tell(self, report: Report, seconds: float) -> None:
         """Write one line a turn, if it says anything new."""
-        waits = "; ".join(wait.what for wait in report.waits)
-        if not report.done and not report.failed and self._shown.get(report.certificate) == waits:
+        news = "; ".join([*report.notes, *(wait.what for wait in report.waits)])
+        if not report.done and not report.failed and self._shown.get(report.certificate) == news:
             return
-        self._shown[report.certificate] = waits
-        logger().info(
+        self._shown[report.certificate] = news
+        log = logger().warning if report.notes or report.failed else logger().info
+        log(
             "turn",
             certificate=report.certificate,
             done=report.done,
             failed=report.failed,
+            notes=list(report.notes),
             waits=[
                 f"{wait.what} ({wait.kind}, until {wait.until:%FT%TZ})" for wait in report.waits
             ],
             seconds=round(seconds, 3),
         )
+
+
+def _stamp(at: datetime | None) -> str | None:
+    return f"{at:%FT%T.%f}Z" if at else None
 
 
 def _key(action: Action) -> str:

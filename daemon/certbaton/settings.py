@@ -322,7 +322,6 @@ class PolicyConfig(_Section):
     validation_limit: int = Field(default=_DEFAULTS.validation_limit, ge=1, le=1000)
     validation_limit_window: Pause = _DEFAULTS.validation_limit_window
     poll_listener: Pause = _DEFAULTS.poll_listener
-    poll_order: Pause = _DEFAULTS.poll_order
     backstop: Pause = _DEFAULTS.backstop
 
     @model_validator(mode="after")

@@ -235,8 +235,8 @@ VALUES: dict[str, tuple[list[str | int], object, str]] = {
     ),
     "a duration of zero where it would never rest": (
         ["policy"],
-        {"pollOrder": "0s"},
-        "policy.pollOrder: must be longer than zero",
+        {"pollListener": "0s"},
+        "policy.pollListener: must be longer than zero",
     ),
     "a duration of ages": (
         ["policy"],

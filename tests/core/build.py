@@ -11,9 +11,10 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 from certbaton.core.plan import plan
-from certbaton.core.rollover import UNPROVEN
+from certbaton.core.rollover import UNPROVEN, standing_proof
 from certbaton.model import (
     Account,
     Action,
@@ -145,7 +146,7 @@ def a_service(
     names: SecretVersion | ObjectRef | None = None,
     complete: bool = True,
     problem: str | None = None,
-    changed_at: datetime | None = NOW - MINUTE,
+    changed_at: datetime | Literal["before"] | None = "before",
     reference_version: str = "50",
     route: Route = Route.OUTSIDE,
     sights: Sequence[Sight] = (),
@@ -154,7 +155,14 @@ def a_service(
     deleting: bool = False,
     ours: bool = True,
 ) -> There:
-    """A Service that names a Secret; *ours* says whether we wrote that."""
+    """
+    A Service that names a Secret; *ours* says whether we wrote that.
+
+    We wrote it a minute ago, or before it was proven there.
+    """
+    if changed_at == "before":
+        proof = names.served.get(str(ref)) if isinstance(names, SecretVersion) else None
+        changed_at = min(NOW - MINUTE, proof.at) if proof else NOW - MINUTE
     reference = names.ref if isinstance(names, SecretVersion) else names
     state = ServiceState(
         ref=ref,
@@ -251,8 +259,10 @@ def a_snapshot(
 
     def open_(there: There) -> bool:
         version = by_ref.get(there.binding.reference) if there.binding.reference else None
-        proof = version.served.get(str(there.state.ref)) if version else None
-        return version is not None and (proof is None or proof.how == UNPROVEN)
+        if version is None:
+            return False
+        proof = standing_proof(version, there.state.ref, there.binding)
+        return proof is None or proof.how == UNPROVEN
 
     named = {there.binding.reference for there in services if there.binding.reference}
     return Snapshot(

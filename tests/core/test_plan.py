@@ -10,7 +10,9 @@ import pytest
 from certbaton.model import (
     MarkServed,
     ObjectRef,
+    Proof,
     Repoint,
+    Route,
     SecretVersion,
     Snapshot,
     Unmark,
@@ -24,6 +26,7 @@ from core.build import (
     HOUR,
     MINUTE,
     NOW,
+    SECOND,
     SHOP,
     There,
     a_service,
@@ -66,6 +69,7 @@ def on(ref: ObjectRef, version: SecretVersion, *, seen: bool = False, **more: ob
 
 
 SERVED = a_version("shop-2", begins=NOW - HOUR, served={SHOP: "wire"})
+ONCE = a_version("shop-2", begins=NOW - HOUR, served={SHOP: Proof(NOW - MINUTE, "wire")})
 UNPROVEN = a_version("shop-2", begins=NOW - HOUR, served={SHOP: "unproven"})
 MARKED = replace(NEW, marked_at=NOW - HOUR)
 NEITHER = a_service(SHOP), a_service(API)
@@ -87,6 +91,18 @@ ROLLS = {
     ),
     "the first has been served: the second": Roll(
         [on(SHOP, SERVED), on(API, OLD)], "R api/api", new=SERVED
+    ),
+    "the first had it, lost it and got it back: it has to be seen there again": Roll(
+        [on(SHOP, ONCE, changed_at=NOW - SECOND), on(API, OLD)],
+        "",
+        ["Service shop/shop: waiting until", "Service api/api is next, after shop/shop"],
+        ONCE,
+    ),
+    "the first had it, got it back and shows it: noted again": Roll(
+        [on(SHOP, ONCE, changed_at=NOW - SECOND, seen=True)],
+        "S shop/shop",
+        ["Service api/api is not there"],
+        ONCE,
     ),
     "the first is given up: noted, and the second follows": Roll(
         [on(SHOP, NEW, changed_at=NOW - HOUR), on(API, OLD)], "S shop/shop R api/api"
@@ -248,3 +264,35 @@ def test_a_version_deleted_by_hand_while_it_was_named() -> None:
     """The Service goes back to the best that is there, and no order is placed for it."""
     found = planned(a_snapshot(OLD, services=[a_service(names=NEW)]), now=NOW - 5 * DAY)
     assert kinds(found.actions) == ["Repoint"]
+
+
+# --- what is told ---------------------------------------------------------------------------
+
+
+def test_a_late_certificate_is_told_of() -> None:
+    """With a sixth of its life left, renewing has not worked so far."""
+    late = a_version("shop-1", begins=NOW - 80 * DAY, served={SHOP: "wire"})
+    notes = planned(a_snapshot(late, services=[on(SHOP, late)])).notes
+    assert [note.split(":")[0] for note in notes] == ["late"]
+
+
+def test_a_service_that_names_what_we_wrote_and_is_gone_is_told_of() -> None:
+    """Somebody deleted a Secret that a Service still names."""
+    notes = planned(a_snapshot(NEW, services=[a_service(SHOP, names=GONE)])).notes
+    assert [note for note in notes if str(GONE) in note and "gone" in note]
+
+
+def test_a_service_that_no_longer_can_have_a_certificate_is_told_of() -> None:
+    """Also when nothing is to be written there."""
+    there = on(SHOP, SERVED, problem="it is an nlb now")
+    assert planned(a_snapshot(SERVED, services=[there])).notes == ("it is an nlb now",)
+
+
+def test_who_cannot_see_is_told_how_to_see_better() -> None:
+    """An inside route that ends unproven names the annotation that opens an outside one."""
+    there = on(SHOP, NEW, changed_at=NOW - HOUR, route=Route.INSIDE)
+    found = planned(a_snapshot(NEW, services=[there])).actions
+    assert [type(item) for item in found] == [MarkServed]
+    assert isinstance(found[0], MarkServed)
+    assert "ingress-ip-mode: proxy" in str(found[0].hint)
+    assert found[0].since == NOW - HOUR

@@ -155,7 +155,7 @@ def applied(
                     overruled.add(path)
         put(obj, path, value)
     dropped = had - wanted.keys()
-    for path in sorted(dropped, key=len):
+    for path in sorted(dropped, key=lambda path: (len(path), path[-1] != ".", path)):
         if not any(path in other.paths for other in managers if other is not mine):
             take(obj, path)
     after = flatten(obj)

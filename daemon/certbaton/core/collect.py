@@ -7,7 +7,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from certbaton.core.renewal import newest_first, share, usable, wanted_version
-from certbaton.core.rollover import UNPROVEN
+from certbaton.core.rollover import UNPROVEN, standing_proof
 from certbaton.model import (
     Action,
     CertificateSpec,
@@ -59,12 +59,13 @@ def kept(
 def handed_over_at(
     spec: CertificateSpec, snapshot: Snapshot, version: SecretVersion
 ) -> datetime | None:
-    """Say when the handover to *version* had ended at every Service that is there."""
+    """Say when the handover to *version* had ended at every Service that can have it."""
     times = [version.leaf.not_before] if version.leaf else []
     for service in spec.services:
-        if service.ref not in snapshot.services:
-            continue
-        proof = version.served.get(str(service.ref))
+        binding = snapshot.bindings.get(service.ref)
+        if binding is None or binding.problem is not None:
+            continue  # what it names, if anything, is kept for being named
+        proof = standing_proof(version, service.ref, binding)
         if proof is None:
             return None
         times.append(proof.at)

@@ -15,6 +15,7 @@ from datetime import datetime
 from certbaton.core import rollover
 from certbaton.core.collect import collect
 from certbaton.core.renewal import (
+    late_time,
     limit_reached,
     need,
     newest_first,
@@ -35,6 +36,7 @@ from certbaton.model import (
     Plan,
     Policy,
     Repoint,
+    Route,
     SecretVersion,
     ServiceSpec,
     Snapshot,
@@ -112,6 +114,8 @@ def _order(
         if version and version.leaf:
             due = renewal_time(spec.name, version.leaf, policy)
             draft.waits.append(Wait(f"{version.ref} is due for renewal", due, WaitKind.LATER))
+    if spec and (late := _late(spec, snapshot, policy, now)):
+        draft.notes.append(late)
     journal = snapshot.journal
     pending = journal.pending if journal else None
     if pending is not None:
@@ -160,6 +164,17 @@ def _order(
     draft.actions.append(StageOrder(spec.name, wanted.why, spec, wanted.reason, list_first))
 
 
+def _late(spec: CertificateSpec, snapshot: Snapshot, policy: Policy, now: datetime) -> str | None:
+    """Say loudly that renewing has not worked so far, while there is time."""
+    version = wanted_version(spec, snapshot.versions, now)
+    if version is None or version.leaf is None or now < late_time(version.leaf, policy):
+        return None
+    return (
+        f"late: {version.ref} is valid until {version.leaf.not_after:%FT%TZ}, and no newer one has "
+        "been obtained"
+    )
+
+
 def _closing(certificate: str, pending: PendingOrder, snapshot: Snapshot) -> CloseOrder | None:
     """Close the pending order once its certificate is stored: the key tells."""
     for version in newest_first(snapshot.versions):
@@ -201,7 +216,10 @@ def _roll_out(
     ]
     wanted = wanted_version(spec, snapshot.versions, now)
     to_go = sum(
-        1 for service in spec.services if wanted is None or str(service.ref) not in wanted.served
+        1
+        for service in spec.services
+        if wanted is None
+        or rollover.standing_proof(wanted, service.ref, snapshot.bindings.get(service.ref)) is None
     )
     given = {
         service.ref: wanted or _stopgap(service, snapshot, now)
@@ -231,6 +249,13 @@ def _roll_out(
             )
             continue
         version = given[service.ref]
+        if binding.problem is not None:
+            draft.notes.append(binding.problem)
+        if state.owned.tls_secret and binding.reference not in by_ref:
+            draft.notes.append(
+                f"Service {service.ref} names Secret {binding.reference}, which we wrote there and "
+                "which is gone"
+            )
         if version is None:
             continue
         if binding.reference == version.ref and binding.complete:
@@ -239,7 +264,14 @@ def _roll_out(
                 draft.waits.append(verdict)
             elif verdict is not None:
                 why = f"handover to {version.ref} at Service {service.ref} ended: {verdict}"
-                draft.actions.append(MarkServed(spec.name, why, service.ref, version, verdict))
+                hint = None
+                if verdict == rollover.UNPROVEN and _listens_inside(snapshot, service):
+                    hint = rollover.BETTER_VIEW
+                draft.actions.append(
+                    MarkServed(
+                        spec.name, why, service.ref, version, verdict, binding.changed_at, hint
+                    )
+                )
             continue
         if binding.problem is not None:
             draft.waits.append(Wait(binding.problem, now + policy.backstop, WaitKind.IN_FLIGHT))
@@ -254,6 +286,12 @@ def _roll_out(
         else:
             moving = None if service.ref in refused else str(service.ref)
             draft.actions += _repoint(spec, service, version, binding.reference == version.ref)
+
+
+def _listens_inside(snapshot: Snapshot, service: ServiceSpec) -> bool:
+    """Say whether a probe of *service* stays in the cluster, and so cannot testify."""
+    listener = snapshot.listeners.get(service.ref)
+    return listener is not None and listener.route is Route.INSIDE
 
 
 def _verdict(
@@ -273,7 +311,7 @@ def _verdict(
     if binding.reference != version.ref or not binding.complete:
         return None
     handover = rollover.Handover(service, state, binding, listener, version)
-    proof = version.served.get(str(service.ref))
+    proof = rollover.standing_proof(version, service.ref, binding)
     return rollover.judge(handover, proof, in_use, to_go, policy, now)
 
 

@@ -17,6 +17,7 @@ from certbaton.core.renewal import share
 from certbaton.model import (
     Binding,
     ListenerState,
+    ObjectRef,
     Policy,
     Proof,
     Route,
@@ -45,6 +46,19 @@ class Handover:
     binding: Binding
     listener: ListenerState
     version: SecretVersion
+
+
+def standing_proof(
+    version: SecretVersion, service: ObjectRef, binding: Binding | None
+) -> Proof | None:
+    """
+    Give the proof of *version* at *service*, unless we have changed the Service since.
+
+    A version that is put back on a listener has to be seen there again.
+    """
+    proof = version.served.get(str(service))
+    changed = binding.changed_at if binding else None
+    return None if proof is None or (changed is not None and proof.at < changed) else proof
 
 
 def seen(handover: Handover) -> bool:

@@ -61,11 +61,18 @@ class Repoint(Action):
 
 @dataclass(frozen=True, slots=True)
 class MarkServed(Action):
-    """Note on the version that its handover at *service* has ended."""
+    """
+    Note on the version that its handover at *service* has ended.
+
+    *since* is when the Service was changed: the proof is never dated before it,
+    whatever our clock says. *hint* is what would have given a better view.
+    """
 
     service: ObjectRef
     version: SecretVersion
     how: str
+    since: datetime | None = None
+    hint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,5 +133,4 @@ class Policy:
     validation_limit: int = 3
     validation_limit_window: timedelta = timedelta(hours=1)
     poll_listener: timedelta = timedelta(seconds=1)
-    poll_order: timedelta = timedelta(seconds=5)
     backstop: timedelta = timedelta(minutes=10)

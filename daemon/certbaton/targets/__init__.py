@@ -6,8 +6,10 @@ Each target is found by an entry point of the group ``certbaton.targets``.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from importlib.metadata import entry_points
+from typing import Any, Protocol, cast
 
+from certbaton.errors import ConfigurationError
 from certbaton.model import Binding, ObjectRef, ServiceSpec, ServiceState
 
 
@@ -26,3 +28,10 @@ class Target(Protocol):
         removes it. Raises ConfigurationError where `bind` tells a problem.
         """
         ...
+
+
+def load(name: str) -> Target:
+    """Build the target that is installed as *name*; ConfigurationError if there is none."""
+    for entry in entry_points(group="certbaton.targets", name=name):
+        return cast(Target, entry.load()())
+    raise ConfigurationError(f"there is no target {name!r} installed")
