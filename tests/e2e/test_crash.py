@@ -27,6 +27,7 @@ from e2e.harness import (
     until,
 )
 from e2e.history import History
+from e2e.writes import FIRST, RENEWAL
 from lab.process import Process
 from lab.world import NAMESPACE, World
 
@@ -39,36 +40,6 @@ U = TypeVar("U")
 LIFETIME_S = 200
 DUE_AFTER = 0.1
 KINDS = ("http", "dns")
-
-FIRST = [
-    "cluster create Secret",  # the account's key
-    "acme newAccount",
-    "cluster merge Secret",  # the account's URL
-    "cluster create Secret",  # the Journal: key and CSR
-    "acme newOrder",
-    "cluster merge Secret",  # the order's URL
-    "acme challenge",
-    "acme finalize",
-    "cluster create Secret",  # the version
-    "cluster apply Service",
-    "cluster merge Secret",  # the order is closed
-    "cluster merge Secret",  # the version: served
-    "cluster create Event",
-]
-RENEWAL = [
-    "cluster merge Secret",  # the Journal: key and CSR
-    "acme newOrder",
-    "cluster merge Secret",  # the order's URL
-    "acme challenge",
-    "acme finalize",
-    "cluster create Secret",  # the version
-    "cluster apply Service",
-    "cluster merge Secret",  # the order is closed
-    "cluster merge Secret",  # the version: served
-    "cluster create Event",
-    "cluster merge Secret",  # the old version: marked for deletion
-    "cluster delete Secret",  # the old version
-]
 
 
 def moments(writes: list[str]) -> list[str]:
