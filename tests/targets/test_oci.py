@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -63,6 +63,7 @@ class Write:
     target: int | str | None = 8080
     service: ServiceSpec = PLAIN
     complete: bool = False
+    name: str = "https"
 
 
 THEIRS = OwnedFields(others_https=True)
@@ -90,8 +91,25 @@ WRITES = {
     "443/TCP of somebody else is left out": Write(
         a_service(HTTP, ServicePort("tls", 443, "TCP", 9000), owned=THEIRS), target=None
     ),
-    "443/TCP that is partly somebody else's is left out": Write(
-        a_service(HTTP, HTTPS, owned=OwnedFields(https_port=True, others_https=True)), target=None
+    "443/TCP that is ours and was changed by somebody else is written as it is": Write(
+        a_service(
+            HTTP,
+            ServicePort("https", 443, "TCP", 9443),
+            annotations={SSL_PORTS: "443"},
+            owned=OwnedFields(ssl_ports=True, https_port=True, others_https=True),
+        ),
+        target=9443,
+        complete=True,
+    ),
+    "443/TCP that is ours and was renamed keeps its name": Write(
+        a_service(
+            HTTP,
+            ServicePort("tls", 443, "TCP", 8080),
+            annotations={SSL_PORTS: "443"},
+            owned=OwnedFields(ssl_ports=True, https_port=True, others_https=True),
+        ),
+        complete=True,
+        name="tls",
     ),
     "443/TCP that nobody owns by the managed fields is left out": Write(
         a_service(HTTP, HTTPS), target=None
@@ -165,7 +183,9 @@ def test_what_is_written(case: Write) -> None:
     }
     if case.target is not None:
         expected["spec"] = {
-            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": case.target}]
+            "ports": [
+                {"name": case.name, "port": 443, "protocol": "TCP", "targetPort": case.target}
+            ]
         }
     assert body == expected
 
@@ -263,25 +283,16 @@ def test_a_udp_port_terminates_no_tls() -> None:
     assert OCI.bind(state, NEITHER).tls_ports == ()
 
 
-@dataclass(frozen=True)
-class Raw:
-    """A Service as the API server tells it, and the Secret that it names."""
-
-    annotation: str | None
-    reference: ObjectRef | None
-    annotations: dict[str, str] = field(default_factory=dict)
-
-
-RAW = {
-    "no annotation": Raw(None, None),
-    "name": Raw("cert", ObjectRef("shop", "cert")),
-    "namespace/name": Raw("certbaton/cert", ObjectRef("certbaton", "cert")),
-    "a/b/c is b in a": Raw("a/b/c", ObjectRef("a", "b")),
-    "empty": Raw("", None),
-    "a slash alone": Raw("/", None),
-    "no namespace": Raw("/cert", None),
-    "no name": Raw("certbaton/", None),
-    "nothing is trimmed": Raw(" cert", ObjectRef("shop", " cert")),
+NAMED: dict[str, tuple[str | None, ObjectRef | None]] = {
+    "no annotation": (None, None),
+    "name": ("cert", ObjectRef("shop", "cert")),
+    "namespace/name": ("certbaton/cert", ObjectRef("certbaton", "cert")),
+    "a/b/c is b in a": ("a/b/c", ObjectRef("a", "b")),
+    "empty": ("", None),
+    "a slash alone": ("/", None),
+    "no namespace": ("/cert", None),
+    "no name": ("certbaton/", None),
+    "nothing is trimmed": (" cert", ObjectRef("shop", " cert")),
 }
 
 
@@ -298,11 +309,11 @@ def from_api(annotations: Mapping[str, str], **spec: Any) -> ServiceState:
     return project_service(obj, Instance("certbaton", "certbaton").field_manager)
 
 
-@pytest.mark.parametrize("case", RAW.values(), ids=RAW)
-def test_the_reference(case: Raw) -> None:
+@pytest.mark.parametrize(("value", "named"), NAMED.values(), ids=NAMED)
+def test_the_reference(value: str | None, named: ObjectRef | None) -> None:
     """Read as Oracle's controller reads it."""
-    annotations = {} if case.annotation is None else {TLS_SECRET: case.annotation}
-    assert OCI.bind(from_api(annotations), PLAIN).reference == case.reference
+    annotations = {} if value is None else {TLS_SECRET: value}
+    assert OCI.bind(from_api(annotations), PLAIN).reference == named
 
 
 # --- whatever somebody writes -----------------------------------------------------------------
@@ -360,7 +371,7 @@ def test_whatever_stands_on_a_service(
     assert set(written) <= {TLS_SECRET, SSL_PORTS}
     # what we own alone is never left out: that would remove it
     assert not owned.ssl_ports or owned.others_ssl_ports or SSL_PORTS in written
-    assert not owned.https_port or owned.others_https or "spec" in body
+    assert not owned.https_port or "spec" in body
     for port in body.get("spec", {}).get("ports", []):
         assert (port["port"], port["protocol"]) == (443, "TCP")
 

@@ -65,7 +65,7 @@ class OciTarget:
             body["spec"] = {
                 "ports": [
                     {
-                        "name": "https",
+                        "name": _port_name(state, service),
                         "port": HTTPS_PORT,
                         "protocol": "TCP",
                         "targetPort": _target_port(state, service),
@@ -87,24 +87,35 @@ def _named(state: ServiceState, name: str) -> ServicePort | None:
 
 def _writes_https(state: ServiceState, service: ServiceSpec) -> bool:
     """
-    Say whether port 443/TCP is ours to write: missing, or ours alone.
+    Say whether port 443/TCP is ours to write: missing, or ours at least in part.
 
-    What is ours already is written even where the configuration has turned it
-    off since: left out it would be removed, and the listener with it.
+    What is ours is written even where the configuration has turned it off since,
+    or somebody changed a part of it: left out, the API server would take away
+    the whole port (tried), and the listener with it.
     """
-    if state.owned.others_https:
-        return False
     if state.owned.https_port:
         return True
+    if state.owned.others_https:
+        return False
     return service.add_https_port and _port(state, HTTPS_PORT) is None
 
 
+def _follows_http(state: ServiceState, service: ServiceSpec) -> bool:
+    """Say whether port 443 is to go where `http` goes: not once others have changed it."""
+    return service.add_https_port and not state.owned.others_https
+
+
 def _target_port(state: ServiceState, service: ServiceSpec) -> int | str | None:
-    """Say where port 443 goes: where `http` goes; as it is, once that is turned off."""
-    port = _named(state, "http") if service.add_https_port else _port(state, HTTPS_PORT)
+    """Say where port 443 goes: where `http` goes, or as it is (`_follows_http`)."""
+    port = _named(state, "http") if _follows_http(state, service) else _port(state, HTTPS_PORT)
     if port is None:
         return None
     return port.target_port if port.target_port is not None else port.port
+
+
+def _port_name(state: ServiceState, service: ServiceSpec) -> str:
+    there = None if _follows_http(state, service) else _port(state, HTTPS_PORT)
+    return (there.name if there is not None else None) or "https"
 
 
 def _tls_ports(state: ServiceState) -> tuple[int, ...]:
@@ -132,7 +143,7 @@ def _problem(state: ServiceState, service: ServiceSpec) -> str | None:
             f"{where} asks for a network load balancer ({LOAD_BALANCER_TYPE}: nlb), which carries "
             "no certificates; take that annotation away"
         )
-    if not service.add_https_port or not _writes_https(state, service):
+    if not _follows_http(state, service) or not _writes_https(state, service):
         return None
     if len(state.ports) == 1 and not state.ports[0].name:
         return (
