@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from certbaton.core.plan import plan
 from certbaton.model import (
     MarkServed,
     ObjectRef,
@@ -26,6 +27,7 @@ from core.build import (
     HOUR,
     MINUTE,
     NOW,
+    POLICY,
     SECOND,
     SHOP,
     There,
@@ -188,6 +190,15 @@ def test_three_services_one_after_the_other() -> None:
         "Service api/api is next, after shop/shop",
         "Service web/web is next, after shop/shop",
     ]
+
+
+def test_a_service_that_refused_to_be_written_holds_nobody_up() -> None:
+    """It is still to be written, when its time comes; the next one does not wait for it."""
+    snapshot = a_snapshot(NEW, services=NEITHER)
+    refused = plan("shop", TWO, snapshot, POLICY, NOW, frozenset({SHOP})).actions
+    assert [action.service.ref for action in refused if isinstance(action, Repoint)] == [SHOP, API]
+    moving = a_snapshot(NEW, services=[a_service(SHOP), on(API, NEW)])
+    assert plan("shop", TWO, moving, POLICY, NOW, frozenset({SHOP})).actions == ()
 
 
 def test_rollout_and_collection_come_before_the_order() -> None:
