@@ -90,7 +90,8 @@ def _look_once(
     try:
         leaf = _leaf(context, address, port, server_name, time.monotonic() + timeout)
     except (OSError, ValueError) as error:
-        return Sight(address, port, None, _trouble(error))
+        trouble = _trouble(error)
+        return Sight(address, port, None, trouble, alert=trouble.startswith(ALERT))
     if not leaf:
         return Sight(address, port, None, "TLS without a certificate")
     return Sight(address, port, hashlib.sha256(leaf).hexdigest())

@@ -15,12 +15,14 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from certbaton.model import (
+    Drift,
     FailedValidation,
     Failure,
     Journal,
     OrderRecord,
     PendingOrder,
     Proof,
+    Rejection,
 )
 
 T = TypeVar("T")
@@ -60,6 +62,11 @@ def write_journal(journal: Journal) -> str:
             for v in journal.failed_validations
         ],
         "lastVersion": journal.last_version,
+        "originals": dict(sorted(journal.originals.items())),
+        "drift": {
+            key: {"rounds": found.rounds, "at": write_time(found.at)}
+            for key, found in sorted(journal.drift.items())
+        },
     }
     if pending is not None:
         record["pending"] = {
@@ -102,6 +109,13 @@ def read_journal(text: str | bytes, resource_version: str) -> Journal:
             for v in _records(record, "failedValidations")
         ),
         last_version=_maybe(record, "lastVersion", str),
+        originals={
+            key: str(value) for key, value in _mapping(record.get("originals") or {}).items()
+        },
+        drift={
+            key: Drift(_count(found, "rounds"), _time(found, "at"))
+            for key, found in _mappings(record.get("drift"))
+        },
     )
 
 
@@ -117,7 +131,23 @@ def read_served(text: str) -> dict[str, Proof]:
     """Read what `write_served` wrote, or Unreadable."""
     return {
         key: Proof(_time(proof, "at"), _text(proof, "how"))
-        for key, proof in ((key, _mapping(value)) for key, value in _object(text).items())
+        for key, proof in _mappings(_object(text))
+    }
+
+
+def write_rejected(rejected: Mapping[str, Rejection]) -> str:
+    """The annotation ``certbaton.io/rejected``: sorted, so that equal means equal."""
+    return json.dumps(
+        {key: {"at": write_time(r.at), "why": r.why} for key, r in sorted(rejected.items())},
+        separators=(",", ":"),
+    )
+
+
+def read_rejected(text: str) -> dict[str, Rejection]:
+    """Read what `write_rejected` wrote, or Unreadable."""
+    return {
+        key: Rejection(_time(found, "at"), _text(found, "why"))
+        for key, found in _mappings(_object(text))
     }
 
 
@@ -167,6 +197,17 @@ def _object(text: str | bytes) -> Json:
 def _mapping(value: object) -> Json:
     if not isinstance(value, Mapping):
         raise Unreadable("it is not a JSON object")
+    return value
+
+
+def _mappings(value: object) -> list[tuple[str, Json]]:
+    return [(key, _mapping(inner)) for key, inner in _mapping(value or {}).items()]
+
+
+def _count(record: Json, key: str) -> int:
+    value = record.get(key)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise Unreadable(f"{key} is not a whole number")
     return value
 
 

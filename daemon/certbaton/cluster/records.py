@@ -32,6 +32,7 @@ ACCOUNT_URL: Final = "certbaton.io/account"
 CERTIFICATE_URL: Final = "certbaton.io/certificate-url"
 PROFILE: Final = "certbaton.io/profile"
 SERVED: Final = "certbaton.io/served"
+REJECTED: Final = "certbaton.io/rejected"
 MARKED: Final = "certbaton.io/marked-for-deletion"
 
 TLS_CRT: Final = "tls.crt"
@@ -187,6 +188,8 @@ def _version(obj: Obj, certificate: str, before: Record | None) -> VersionRecord
     try:
         if SERVED in annotations:
             version = replace(version, served=codec.read_served(annotations[SERVED]))
+        if REJECTED in annotations:
+            version = replace(version, rejected=codec.read_rejected(annotations[REJECTED]))
         if MARKED in annotations:
             version = replace(version, marked_at=codec.read_time(annotations[MARKED]))
     except codec.Unreadable as error:

@@ -174,6 +174,7 @@ def project_service(
         owned=owned_fields(metadata.get("managedFields") or (), field_manager),
         reference=named,
         reference_version=_first_seen(uid, named, version, before),
+        backend_reference=reference(annotations.get(BACKENDSET_SECRET), ref.namespace),
         load_balancer_class=spec.get("loadBalancerClass"),
         deleting="deletionTimestamp" in metadata,
     )
@@ -184,15 +185,19 @@ def owned_fields(entries: Iterable[Mapping[str, Any]], field_manager: str) -> Ow
     tls_secret = ssl_ports = https_port = others_ssl_ports = others_https = False
     manager: str | None = None
     changed_at: datetime | None = None
+    secret_changes: list[datetime] = []
     for entry in entries:
         fields = entry.get("fieldsV1") or {}
         annotations = (fields.get("f:metadata") or {}).get("f:annotations") or {}
         owns_tls_secret = f"f:{TLS_SECRET}" in annotations
         owns_ssl_ports = f"f:{SSL_PORTS}" in annotations
         owns_https = _owns_https((fields.get("f:spec") or {}).get("f:ports") or {})
+        at = _time(entry.get("time"))
+        if owns_tls_secret and at is not None:
+            secret_changes.append(at)
         if entry.get("manager") == field_manager and entry.get("operation") == "Apply":
             tls_secret, ssl_ports, https_port = owns_tls_secret, owns_ssl_ports, owns_https
-            changed_at = _time(entry.get("time"))
+            changed_at = at
         else:
             others_ssl_ports |= owns_ssl_ports
             others_https |= owns_https
@@ -206,6 +211,7 @@ def owned_fields(entries: Iterable[Mapping[str, Any]], field_manager: str) -> Ow
         others_https=others_https,
         tls_secret_manager=manager,
         changed_at=changed_at,
+        tls_secret_changed_at=max(secret_changes, default=None),
     )
 
 

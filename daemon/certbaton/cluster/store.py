@@ -22,7 +22,7 @@ from certbaton.cluster.cache import WatchCache
 from certbaton.cluster.contract import AlreadyExists, Kind, KubeApi, Obj, ref_of, version_of
 from certbaton.cluster.records import AccountRecord, JournalRecord, Record, VersionRecord
 from certbaton.errors import CertbatonError, Conflict, ObjectGone, PermanentError
-from certbaton.model import Account, Instance, Journal, ObjectRef, Proof, SecretVersion
+from certbaton.model import Account, Instance, Journal, ObjectRef, Proof, Rejection, SecretVersion
 from certbaton.pki import PrivateKey
 
 T = TypeVar("T")
@@ -163,17 +163,21 @@ class Store:
         version: SecretVersion,
         *,
         served: Mapping[str, Proof] | None = None,
+        rejected: Mapping[str, Rejection] | None = None,
         marked_at: datetime | _Keep | None = KEEP,
     ) -> SecretVersion:
         """
         Write what became of a version. One request.
 
-        *served* (keyed ``namespace/name``) is added to what *version* has;
+        *served* (keyed ``namespace/name``) and *rejected* are added to what *version* has;
         *marked_at* None takes the mark off. Conflict where it changed since.
         """
         changes: dict[str, str | None] = {}
         if served is not None:
             changes[records.SERVED] = codec.write_served({**version.served, **served})
+        if rejected is not None:
+            merged = {**version.rejected, **rejected}
+            changes[records.REJECTED] = codec.write_rejected(merged)
         if not isinstance(marked_at, _Keep):
             changes[records.MARKED] = codec.write_time(marked_at) if marked_at else None
         return self._version(

@@ -21,7 +21,10 @@ from certbaton.model.actions import (
     EnsureAccount,
     MarkForDeletion,
     MarkServed,
+    NoteService,
     Plan,
+    PutBack,
+    Reject,
     Repoint,
     StageOrder,
     Unmark,
@@ -40,9 +43,12 @@ from certbaton.model.spec import (
     ServiceSpec,
 )
 from certbaton.model.world import (
+    EVERYWHERE,
+    PAUSED,
     Account,
     Address,
     Binding,
+    Drift,
     FailedValidation,
     Failure,
     Journal,
@@ -52,6 +58,7 @@ from certbaton.model.world import (
     OwnedFields,
     PendingOrder,
     Proof,
+    Rejection,
     Route,
     SecretVersion,
     ServicePort,
@@ -62,6 +69,13 @@ from certbaton.model.world import (
 )
 
 __all__ = [
+    "EVERYWHERE",
+    "PAUSED",
+    "Drift",
+    "Rejection",
+    "PutBack",
+    "Reject",
+    "NoteService",
     "Binding",
     "Account",
     "Action",

@@ -53,10 +53,40 @@ class CloseOrder(Action):
 
 @dataclass(frozen=True, slots=True)
 class Repoint(Action):
-    """One server-side apply that makes a Service name *version*."""
+    """
+    One server-side apply that makes a Service name *version*.
+
+    Where that is None, *reference*: a Secret that is not ours, and that worked
+    there before we came.
+    """
 
     service: ServiceSpec
+    version: SecretVersion | None
+    reference: ObjectRef
+
+
+@dataclass(frozen=True, slots=True)
+class NoteService(Action):
+    """Write into the Journal what a Service named before us, or that drift is undone again."""
+
+    service: ObjectRef
+    original: str | None = None
+    drift_rounds: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reject(Action):
+    """Note on the version that *service*, or `EVERYWHERE`, refuses it."""
+
+    service: str
     version: SecretVersion
+
+
+@dataclass(frozen=True, slots=True)
+class PutBack(Action):
+    """Create a version again that somebody deleted while it was named: same name, same content."""
+
+    ref: ObjectRef
 
 
 @dataclass(frozen=True, slots=True)

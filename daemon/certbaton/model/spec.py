@@ -98,6 +98,7 @@ class CertificateSpec:
     solver: str
     key_type: KeyType = KeyType.RSA_2048
     services: tuple[ServiceSpec, ...] = ()
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,13 +42,26 @@ class Proof:
 
 
 @dataclass(frozen=True, slots=True)
+class Rejection:
+    """When a version was refused by a listener, and by what evidence (a sentence)."""
+
+    at: datetime
+    why: str
+
+
+EVERYWHERE = "*"
+"""The key of a rejection that holds for every Service."""
+
+
+@dataclass(frozen=True, slots=True)
 class SecretVersion:
     """
     One immutable TLS Secret of ours.
 
     *leaf* is None where tls.crt cannot be read; *flaw* then, or where key and
     chain do not fit, is a sentence. *served* is keyed by ``namespace/name`` of
-    the Service. The private key is deliberately not here.
+    the Service, *rejected* likewise or by `EVERYWHERE`. The private key is
+    deliberately not here.
     """
 
     ref: ObjectRef
@@ -61,6 +74,7 @@ class SecretVersion:
     account_url: str = ""
     served: Mapping[str, Proof] = field(default_factory=dict)
     marked_at: datetime | None = None
+    rejected: Mapping[str, Rejection] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +129,21 @@ class FailedValidation:
 
 
 @dataclass(frozen=True, slots=True)
+class Drift:
+    """How often somebody else changed a Service of ours, and when we last undid it."""
+
+    rounds: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Journal:
     """
     A certificate's memory in the cluster. Long-lived.
 
-    *last_version* names the version that its last order ended in.
+    *last_version* names the version that its last order ended in. *originals*
+    are what Services (``namespace/name``) named before we first touched them, as
+    the annotation said it; *drift* is keyed likewise.
     """
 
     resource_version: str = ""
@@ -128,6 +152,8 @@ class Journal:
     orders: tuple[OrderRecord, ...] = ()
     failed_validations: tuple[FailedValidation, ...] = ()
     last_version: str | None = None
+    originals: Mapping[str, str] = field(default_factory=dict)
+    drift: Mapping[str, Drift] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +177,15 @@ class Sight:
     """
     What one handshake showed: *leaf_sha256*, or *trouble* in a few words.
 
-    No leaf is "unknown", never "wrong".
+    No leaf is "unknown", never "wrong". *alert* says that the trouble was a TLS
+    alert: somebody there speaks TLS, and refuses.
     """
 
     address: str
     port: int
     leaf_sha256: str | None
     trouble: str | None = None
+    alert: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +224,8 @@ class OwnedFields:
     What our field manager owns of a Service, by its managed fields.
 
     *others_https* is true where somebody else owns any part of port 443/TCP;
-    *others_ssl_ports* and *tls_secret_manager* likewise for the annotations.
+    *others_ssl_ports* and *tls_secret_manager* likewise for the annotations;
+    *tls_secret_changed_at* is the last change of the latter by anybody.
     """
 
     tls_secret: bool = False
@@ -206,6 +235,10 @@ class OwnedFields:
     others_https: bool = False
     tls_secret_manager: str | None = None
     changed_at: datetime | None = None
+    tls_secret_changed_at: datetime | None = None
+
+
+PAUSED = "certbaton.io/paused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +249,8 @@ class ServiceState:
     *reference* is the value of its tls-secret annotation read as the cloud
     reads it; *reference_version* the lowest resourceVersion known to carry
     it (a sync of that version or a later one has worked on it).
+    *backend_reference* is the Secret for TLS towards the pods, which the same
+    sync puts on the load balancer.
     """
 
     ref: ObjectRef
@@ -228,8 +263,15 @@ class ServiceState:
     owned: OwnedFields
     reference: ObjectRef | None = None
     reference_version: str = ""
+    backend_reference: ObjectRef | None = None
     load_balancer_class: str | None = None
     deleting: bool = False
+
+    @property
+    def paused(self) -> bool:
+        """Whether somebody asked that nothing be written here (``certbaton.io/paused``)."""
+        value = self.annotations.get(PAUSED)
+        return value is not None and value.strip().lower() not in ("false", "no", "0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +283,8 @@ class Binding:
     *problem* is a sentence where it cannot be written as it is, *tls_ports*
     are the ports that terminate TLS. *changed_at* is when we last changed it
     (the API server's clock, whole seconds), None where we never did.
+    *key_kinds* are those that the listener's cipher suite can serve (``RSA``,
+    ``EC``), None where that is not known. *value* is the annotation as it stands.
     """
 
     reference: ObjectRef | None
@@ -248,6 +292,8 @@ class Binding:
     problem: str | None = None
     tls_ports: tuple[int, ...] = ()
     changed_at: datetime | None = None
+    key_kinds: frozenset[str] | None = None
+    value: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +313,9 @@ class Snapshot:
     *complete* is false after any failed reading: then nothing is deleted.
     *references* are all Secrets that any Service in any namespace names, in
     either annotation. *issued* are the orders that ended in a certificate, and
-    *failed_validations* those that did not, over all our Journals.
+    *failed_validations* those that did not, over all our Journals. *foreign* are
+    leaves of Secrets that are not ours and that we may read. *window_opens_at* is
+    None while a rollout window is open, or where there are none.
     """
 
     account: Account | None
@@ -279,5 +327,7 @@ class Snapshot:
     references: frozenset[ObjectRef]
     issued: tuple[OrderRecord, ...] = ()
     failed_validations: tuple[FailedValidation, ...] = ()
+    foreign: Mapping[ObjectRef, Leaf] = field(default_factory=dict)
+    window_opens_at: datetime | None = None
     complete: bool = True
     problems: tuple[str, ...] = ()

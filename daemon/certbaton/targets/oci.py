@@ -7,6 +7,7 @@ what it was seen doing stands in the project's notes on its behaviour.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -16,6 +17,22 @@ from certbaton.model import Binding, ObjectRef, ServicePort, ServiceSpec, Servic
 SSL_PORTS = "service.beta.kubernetes.io/oci-load-balancer-ssl-ports"
 TLS_SECRET = "service.beta.kubernetes.io/oci-load-balancer-tls-secret"  # noqa: S105 - an annotation
 LOAD_BALANCER_TYPE = "oci.oraclecloud.com/load-balancer-type"
+LISTENER_SSL = "oci.oraclecloud.com/oci-load-balancer-listener-ssl-config"
+BACKEND_PROTOCOL = "service.beta.kubernetes.io/oci-load-balancer-backend-protocol"
+
+# Which keys the predefined cipher suites can serve (OCI, "Predefined Load Balancer Cipher
+# Suites"); with another, an RSA or EC leaf fails every handshake although each API call succeeds.
+BOTH = frozenset({"RSA", "EC"})
+SUITES = {
+    "oci-default-ssl-cipher-suite-v1": frozenset({"RSA"}),
+    "oci-modern-ssl-cipher-suite-v1": BOTH,
+    "oci-compatible-ssl-cipher-suite-v1": BOTH,
+    "oci-wider-compatible-ssl-cipher-suite-v1": BOTH,
+    "oci-default-http2-ssl-cipher-suite-v1": BOTH,
+    "oci-default-http2-tls-13-ssl-cipher-suite-v1": BOTH,
+    "oci-tls-13-recommended-ssl-cipher-suite-v1": BOTH,
+    "oci-tls-12-13-wider-ssl-cipher-suite-v1": BOTH,
+}
 
 HTTPS_PORT = 443
 _PORT = re.compile(r"[0-9]{1,5}")
@@ -38,6 +55,8 @@ class OciTarget:
             problem=problem,
             tls_ports=ports,
             changed_at=state.owned.changed_at,
+            key_kinds=_key_kinds(state),
+            value=state.annotations.get(TLS_SECRET),
         )
 
     def body(self, state: ServiceState, service: ServiceSpec, secret: ObjectRef) -> dict[str, Any]:
@@ -116,6 +135,20 @@ def _target_port(state: ServiceState, service: ServiceSpec) -> int | str | None:
 def _port_name(state: ServiceState, service: ServiceSpec) -> str:
     there = None if _follows_http(state, service) else _port(state, HTTPS_PORT)
     return (there.name if there is not None else None) or "https"
+
+
+def _key_kinds(state: ServiceState) -> frozenset[str] | None:
+    """Say which kinds of key the listener's cipher suite serves; None for one of the user's own."""
+    suite: object = None
+    try:
+        config = json.loads(state.annotations.get(LISTENER_SSL) or "{}")
+        suite = config.get("CipherSuiteName") if isinstance(config, dict) else None
+    except (ValueError, RecursionError):
+        return None  # the controller refuses it too; that is not the certificate's fault
+    if not isinstance(suite, str) or not suite:
+        grpc = state.annotations.get(BACKEND_PROTOCOL, "").strip().upper() == "GRPC"
+        suite = f"oci-default-{'http2-' if grpc else ''}ssl-cipher-suite-v1"
+    return SUITES.get(suite)
 
 
 def _tls_ports(state: ServiceState) -> tuple[int, ...]:
