@@ -213,7 +213,11 @@ class Progress:
 def _doing(process: Process) -> str:
     last = process.log_tail(1).strip()
     match = re.match(r"go: downloading (\S+) ", last)
-    return f" (downloading {match[1]})" if match else ""
+    if match is None:
+        return ""
+    # Go says nothing while it compiles.
+    silent = time.time() - process.log.stat().st_mtime > 15.0
+    return " (compiling)" if silent else f" (downloading {match[1]})"
 
 
 def _say(line: str) -> None:

@@ -282,7 +282,8 @@ class Demo:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The options; SystemExit 2 for a mistake in them."""
     parser = argparse.ArgumentParser(
-        prog="make demo", usage='make demo ARGS="[options]"', description=__doc__,
+        prog="make demo", usage='make demo ARGS="[options]"',
+        description=(__doc__ or "").replace("``", ""),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--renewals", type=int, metavar="N", help="end after N renewals")
