@@ -22,9 +22,13 @@ from certbaton.model import (
     EnsureAccount,
     MarkForDeletion,
     MarkServed,
+    NoteService,
     ObjectRef,
     Policy,
     Proof,
+    PutBack,
+    Reject,
+    Rejection,
     Repoint,
     SecretVersion,
     StageOrder,
@@ -59,11 +63,16 @@ class Announcement:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What an action came to; *retry_after* where it has to go on later."""
+    """
+    What an action came to; *retry_after* where it has to go on later.
+
+    *trouble* is a sentence for somebody to look at, although the action was done.
+    """
 
     announcements: tuple[Announcement, ...] = ()
     retry_after: timedelta | None = None
     what: str = ""
+    trouble: str | None = None
 
 
 class Applier:
@@ -101,6 +110,14 @@ class Applier:
                 return self._repoint(action)
             case MarkServed():
                 return self._mark_served(action)
+            case Reject():
+                return self._reject(action)
+            case NoteService():
+                self._orders.note_service(action)
+                return Applied()
+            case PutBack(ref=ref):
+                self._note(self._cluster.store.put_back(ref))
+                return Applied()
             case Unmark(version=version):
                 self._note(self._cluster.store.annotate(version, marked_at=None))
                 return Applied()
@@ -136,22 +153,32 @@ class Applier:
 
     def _repoint(self, action: Repoint) -> Applied:
         service, version = action.service, action.version
-        answered = self._answered.get(version.ref)
-        if answered is None or self._clock() - answered > FRESH:
-            live = {
-                item.ref: item
-                for item in self._cluster.store.list_versions_live(action.certificate)
-            }
-            there = live.get(version.ref)
-            if there is None or there.uid != version.uid or there.marked_at is not None:
-                raise Conflict(f"Secret {version.ref} is gone or marked for deletion")
-            self._note(there)
+        if version is not None:
+            self._look_at(action.certificate, version)
         state = self._cluster.services.service(service.ref)
         if state is None:
             raise Conflict(f"Service {service.ref} is gone")
-        body = self._target.body(state, service, version.ref)
+        body = self._target.body(state, service, action.reference)
         self._cluster.services.apply(service.ref, body, self._field_manager)
         return Applied()
+
+    def _look_at(self, certificate: str, version: SecretVersion) -> None:
+        """Make sure that *version* is there and unmarked, now."""
+        answered = self._answered.get(version.ref)
+        if answered is not None and self._clock() - answered <= FRESH:
+            return
+        live = {item.ref: item for item in self._cluster.store.list_versions_live(certificate)}
+        there = live.get(version.ref)
+        if there is None or there.uid != version.uid or there.marked_at is not None:
+            raise Conflict(f"Secret {version.ref} is gone or marked for deletion")
+        self._note(there)
+
+    def _reject(self, action: Reject) -> Applied:
+        rejection = Rejection(self._clock(), action.why)
+        self._note(
+            self._cluster.store.annotate(action.version, rejected={action.service: rejection})
+        )
+        return Applied(trouble=f"{action.version.ref} is refused: {action.why}")
 
     def _mark_served(self, action: MarkServed) -> Applied:
         version, service = action.version, str(action.service)

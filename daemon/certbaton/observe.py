@@ -8,8 +8,8 @@ writes, so that looking costs the API server nothing.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 
 from certbaton import probe
 from certbaton.cluster import Cluster
@@ -17,6 +17,7 @@ from certbaton.core.rollover import UNPROVEN, standing_proof
 from certbaton.model import (
     Binding,
     CertificateSpec,
+    Leaf,
     ListenerState,
     ObjectRef,
     Route,
@@ -27,6 +28,7 @@ from certbaton.model import (
     Snapshot,
 )
 from certbaton.targets import Target
+from certbaton.windows import opens_at
 
 Look = Callable[[Sequence[str], Sequence[int], str, float], tuple[Sight, ...]]
 
@@ -51,10 +53,17 @@ class Observer:
         self._look = look
 
     def snapshot(
-        self, certificate: str, spec: CertificateSpec | None, *, probing: bool = True
+        self,
+        certificate: str,
+        spec: CertificateSpec | None,
+        now: datetime,
+        *,
+        probing: bool = True,
     ) -> Snapshot:
         """
         Read what concerns *certificate*; *spec* is None where it left the configuration.
+
+        *now* (aware, UTC) decides whether a rollout window is open.
 
         Only listeners whose handover has not been proven are looked at, and none
         if *probing* is false.
@@ -77,6 +86,7 @@ class Observer:
             assert spec is not None  # noqa: S101 - there are services
             listeners[service.ref] = self._listener(spec, service, state, binding, probing)
         journals = cluster.store.journals()
+        references = cluster.services.references()
         return Snapshot(
             account=cluster.store.account(spec.issuer.directory) if spec else None,
             journal=journals.get(certificate),
@@ -84,7 +94,10 @@ class Observer:
             services=services,
             bindings=bindings,
             listeners=listeners,
-            references=cluster.services.references(),
+            references=references,
+            foreign=self._foreign(bindings, by_ref),
+            remembered=cluster.store.remembered(references),
+            window_opens_at=opens_at(spec.windows, now) if spec else None,
             issued=tuple(record for journal in journals.values() for record in journal.orders),
             failed_validations=tuple(
                 failed for journal in journals.values() for failed in journal.failed_validations
@@ -92,6 +105,18 @@ class Observer:
             complete=cluster.complete,
             problems=cluster.problems(),
         )
+
+    def _foreign(
+        self, bindings: Mapping[ObjectRef, Binding], ours: Mapping[ObjectRef, SecretVersion]
+    ) -> dict[ObjectRef, Leaf]:
+        """Read the hand-made Secrets that Services name, where we may."""
+        found = {}
+        for binding in bindings.values():
+            if binding.reference is not None and binding.reference not in ours:
+                leaf = self._cluster.store.foreign_leaf(binding.reference)
+                if leaf is not None:
+                    found[binding.reference] = leaf
+        return found
 
     def _listener(
         self,

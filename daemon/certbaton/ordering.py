@@ -36,11 +36,13 @@ from certbaton.model import (
     AdvanceOrder,
     ChallengeInfo,
     CloseOrder,
+    Drift,
     FailedValidation,
     Failure,
     IssuerSpec,
     Journal,
     KeyType,
+    NoteService,
     OrderInfo,
     OrderRecord,
     PendingOrder,
@@ -249,6 +251,18 @@ class Orders:
                 last_version=action.version or journal.last_version,
             ),
         )
+
+    def note_service(self, action: NoteService) -> None:
+        """Write into the Journal what a Service named before us, or how often it drifted."""
+        name, key = action.certificate, str(action.service)
+        journal = self._cluster.store.journal(name) or Journal()
+        if action.original is not None:
+            originals = {key: action.original} | dict(journal.originals)  # the first one counts
+            journal = replace(journal, originals=originals)
+        if action.drift_rounds is not None:
+            found = Drift(action.drift_rounds, self._clock())
+            journal = replace(journal, drift={**journal.drift, key: found})
+        self._save(name, journal, keep_key=True)
 
     def record_failure(self, name: str, error: CertbatonError) -> None:
         """Write into the Journal that ordering failed, and when it is tried again."""

@@ -99,8 +99,8 @@ class Reconciler:
     def plan(self, certificate: str, *, probing: bool = True) -> Plan:
         """Look and plan, and touch nothing."""
         spec = self._specs.get(certificate)
-        snapshot = self._observer.snapshot(certificate, spec, probing=probing)
         now = self._clock()
+        snapshot = self._observer.snapshot(certificate, spec, now, probing=probing)
         services = spec.services if spec is not None else ()
         refused = frozenset(
             service.ref
@@ -204,6 +204,9 @@ class Reconciler:
             return
         self._pauses.pop((name, key), None)
         report.done.append(kind)
+        if applied.trouble is not None:
+            report.failed.append(applied.trouble)
+            self._complain(action, applied.trouble)
         logger().info("done", certificate=name, action=kind, why=action.why, due=_stamp(due))
         for announcement in applied.announcements:
             self._announce(announcement)

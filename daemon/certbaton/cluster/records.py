@@ -47,13 +47,15 @@ class VersionRecord:
     """
     A version; *content* is a hash of what *version*'s facts were read from.
 
-    *problem* is about its annotations: they are then taken for missing, and the version is as
+    *body* is what would be created to put it back. *problem* is about its annotations: they are
+    then taken for missing, and the version is as
     good as without (its retention begins anew).
     """
 
     version: SecretVersion
     content: str
     problem: str | None = None
+    body: Obj = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +196,20 @@ def _version(obj: Obj, certificate: str, before: Record | None) -> VersionRecord
             version = replace(version, marked_at=codec.read_time(annotations[MARKED]))
     except codec.Unreadable as error:
         problem = f"Secret {version.ref}: an annotation of ours cannot be read ({error})"
-    return VersionRecord(version, content, problem)
+    body = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": obj.get("type"),
+        "immutable": True,
+        "metadata": {
+            "name": version.ref.name,
+            "namespace": version.ref.namespace,
+            "labels": dict(obj["metadata"].get("labels") or {}),
+            "annotations": {k: v for k, v in annotations.items() if k != MARKED},
+        },
+        "data": dict(data),
+    }
+    return VersionRecord(version, content, problem, body)
 
 
 def _facts(chain: bytes | None, key: bytes | None) -> tuple[Leaf | None, str | None]:

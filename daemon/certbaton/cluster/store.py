@@ -11,6 +11,7 @@ already holds what is there now (one more read), so that looking again helps.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -22,7 +23,16 @@ from certbaton.cluster.cache import WatchCache
 from certbaton.cluster.contract import AlreadyExists, Kind, KubeApi, Obj, ref_of, version_of
 from certbaton.cluster.records import AccountRecord, JournalRecord, Record, VersionRecord
 from certbaton.errors import CertbatonError, Conflict, ObjectGone, PermanentError
-from certbaton.model import Account, Instance, Journal, ObjectRef, Proof, Rejection, SecretVersion
+from certbaton.model import (
+    Account,
+    Instance,
+    Journal,
+    Leaf,
+    ObjectRef,
+    Proof,
+    Rejection,
+    SecretVersion,
+)
 from certbaton.pki import PrivateKey
 
 T = TypeVar("T")
@@ -33,6 +43,7 @@ class _Keep:
 
 
 KEEP: Final = _Keep()
+FOREIGN_SECONDS: Final = 600.0
 
 
 class Store:
@@ -50,6 +61,8 @@ class Store:
             label_selector=self._ours,
             project=self._project,
         )
+        self._known: dict[ObjectRef, VersionRecord] = {}
+        self._foreign: dict[ObjectRef, tuple[float, Leaf | None]] = {}
 
     # --- reading: no request, unless it says live --------------------------------------
 
@@ -110,7 +123,43 @@ class Store:
         found = (record.problem for record in self.cache.items().values())
         return tuple(sorted(problem for problem in found if problem))
 
+    def remembered(self, named: frozenset[ObjectRef]) -> frozenset[ObjectRef]:
+        """Versions among *named* that somebody deleted, and whose content the watch delivered."""
+        there = self.cache.items()
+        for ref in [ref for ref in self._known if ref not in there and ref not in named]:
+            self._known.pop(ref, None)
+        return frozenset(ref for ref in self._known if ref not in there)
+
+    def foreign_leaf(self, ref: ObjectRef) -> Leaf | None:
+        """
+        The leaf of a Secret that is not ours, if it may be read: in our own namespace.
+
+        One request in ten minutes for each; None where it is not there or not readable.
+        """
+        if ref.namespace != self._namespace:
+            return None
+        at, leaf = self._foreign.get(ref, (0.0, None))
+        if not at or time.monotonic() - at > FOREIGN_SECONDS:
+            try:
+                chain = records.decode(self._api.read(Kind.SECRET, ref), records.TLS_CRT)
+                leaf = pki.leaf_of(chain) if chain else None
+            except (ObjectGone, PermanentError):
+                leaf = None
+            self._foreign[ref] = time.monotonic(), leaf
+        return leaf
+
     # --- versions ----------------------------------------------------------------------
+
+    def put_back(self, ref: ObjectRef) -> SecretVersion:
+        """Create a deleted version again: same name, same content. One request."""
+        known = self._known.get(ref)
+        if known is None or not known.body:
+            raise PermanentError(f"the content of Secret {ref} is not known any more")
+        answer = self._write(
+            ref, lambda: self._api.create(Kind.SECRET, self._namespace, known.body)
+        )
+        self.cache.learn(answer)
+        return self._version(answer)
 
     def create_version(
         self,
@@ -193,6 +242,7 @@ class Store:
                     Kind.SECRET, version.ref, version.uid, version.resource_version
                 ),
             )
+        self._known.pop(version.ref, None)
         self.cache.forget(version.ref, version.uid)
 
     # --- Journals ----------------------------------------------------------------------
@@ -272,7 +322,10 @@ class Store:
     # --- inside ------------------------------------------------------------------------
 
     def _project(self, obj: Obj, before: Record | None) -> Record | None:
-        return records.project(obj, before, self._instance)
+        record = records.project(obj, before, self._instance)
+        if isinstance(record, VersionRecord):
+            self._known[record.version.ref] = record
+        return record
 
     def _version(self, obj: Obj) -> SecretVersion:
         record = self._project(obj, self.cache.get(ref_of(obj)))

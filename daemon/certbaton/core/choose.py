@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from certbaton.core.renewal import fits, late_time, newest_first, usable
+from certbaton.core.renewal import fits, late_time, newest_first, rejected, usable
 from certbaton.core.rollover import UNPROVEN
 from certbaton.model import (
-    EVERYWHERE,
+    Binding,
     CertificateSpec,
     Leaf,
     ObjectRef,
@@ -43,13 +43,6 @@ class Choice:
     def ref(self) -> ObjectRef | None:
         """The Secret to be named."""
         return self.version.ref if self.version else self.reference
-
-
-def rejected(version: SecretVersion, service: ObjectRef | None = None) -> bool:
-    """Say whether *version* is refused at *service*; for None, by all."""
-    return EVERYWHERE in version.rejected or (
-        service is not None and str(service) in version.rejected
-    )
 
 
 def acceptable(spec: CertificateSpec, snapshot: Snapshot, now: datetime) -> list[SecretVersion]:
@@ -88,64 +81,94 @@ def choose(
     """
     ref = service.ref
     binding = snapshot.bindings[ref]
-    by_ref = {version.ref: version for version in snapshot.versions}
-    current = by_ref.get(binding.reference) if binding.reference else None
-    candidates = acceptable(spec, snapshot, now)
-    fitting = [item for item in candidates if item.leaf and suits(item.leaf, snapshot, ref)]
-    note = None
-    if candidates and not fitting:
-        leaf = candidates[0].leaf
-        note = (
-            f"Service {ref}: the listener's cipher suite cannot serve a "
-            f"{leaf.key_type if leaf else ''} key; set keyType: RSA-2048, or the annotation "
-            "oci-load-balancer-listener-ssl-config with a suite that can"
+    whole = [item for item in snapshot.versions if fits(item, spec) and usable(item, now)]
+    suiting = newest_first([v for v in whole if v.leaf and suits(v.leaf, snapshot, ref)])
+    if whole and not suiting:
+        return Choice(
+            note=(
+                f"Service {ref}: the listener's cipher suite cannot serve a {spec.key_type} key; "
+                "set keyType: RSA-2048, or the annotation oci-load-balancer-listener-ssl-config "
+                "with a suite that can"
+            )
         )
-        return Choice(note=note)
-    for version in fitting:
-        if rejected(version, ref):
-            continue
-        if current is not None and current.ref != version.ref and _better(current, version, spec):
-            if not rejected(current, ref) and usable(current, now):
-                note = f"Service {ref}: {current.ref} is valid longer than {version.ref}, so it stays"
-                return Choice(current, note=note)
-        return Choice(version, back=version is not candidates[0], note=note)
-    return _what_worked(spec, ref, snapshot, now)
+    taken = [version for version in suiting if not rejected(version, ref)]
+    if suiting and suiting[0] not in taken:
+        back = _what_worked(ref, snapshot, now)
+        if back is not None:
+            return back
+    if not taken:
+        return _instead(ref, snapshot, now)
+    better = _better(spec, ref, binding, taken[0], snapshot, now)
+    return better or Choice(taken[0], back=taken[0] is not suiting[0])
 
 
-def _better(current: SecretVersion, other: SecretVersion, spec: CertificateSpec) -> bool:
-    return (
-        current.leaf is not None
-        and other.leaf is not None
-        and fits(current, spec)
-        and current.leaf.not_after > other.leaf.not_after
+def _better(
+    spec: CertificateSpec,
+    ref: ObjectRef,
+    binding: Binding,
+    version: SecretVersion,
+    snapshot: Snapshot,
+    now: datetime,
+) -> Choice | None:
+    """Keep what the Service names already, if that fits and is valid longer."""
+    assert version.leaf is not None  # noqa: S101 - it fits
+    named = binding.reference
+    by_ref = {item.ref: item for item in snapshot.versions}
+    current = by_ref.get(named) if named else None
+    if current is not None:
+        leaf = current.leaf if fits(current, spec) and usable(current, now) else None
+        if rejected(current, ref):
+            return None
+    else:
+        leaf = snapshot.foreign.get(named) if named else None
+        if leaf is not None and not answers_for(leaf, spec, snapshot, ref):
+            leaf = None
+    if leaf is None or leaf.not_after <= version.leaf.not_after or now >= leaf.not_after:
+        return None
+    note = f"Service {ref}: {named} is valid longer than {version.ref}, so it stays"
+    return Choice(current, None if current else named, note=note)
+
+
+def answers_for(leaf: Leaf, spec: CertificateSpec, snapshot: Snapshot, ref: ObjectRef) -> bool:
+    """Say whether a hand-made *leaf* does what is asked; its issuer is not judged."""
+    names = set(leaf.names)
+    covered = all(
+        name in names or (not name.startswith("*.") and f"*.{name.partition('.')[2]}" in names)
+        for name in spec.names
     )
+    return covered and not leaf.self_signed and suits(leaf, snapshot, ref)
 
 
-def _what_worked(
-    spec: CertificateSpec, ref: ObjectRef, snapshot: Snapshot, now: datetime
-) -> Choice:
-    """Nothing that fits is accepted here: come back to what was."""
+def _what_worked(ref: ObjectRef, snapshot: Snapshot, now: datetime) -> Choice | None:
+    """Come back to the version that was last seen to work on this listener."""
     proofs = [
         (proof.at, version.ref.name, version)
         for version in snapshot.versions
-        if (proof := worked(version, ref)) is not None and usable(version, now)
-        if not rejected(version, ref)
+        if (proof := worked(version, ref)) is not None
+        and usable(version, now)
+        and not rejected(version, ref)
     ]
-    if proofs:
-        return Choice(max(proofs, key=lambda found: found[:2])[2], back=True)
-    binding = snapshot.bindings[ref]
+    return Choice(max(proofs, key=lambda found: found[:2])[2], back=True) if proofs else None
+
+
+def _instead(ref: ObjectRef, snapshot: Snapshot, now: datetime) -> Choice:
+    """
+    Nothing that fits is taken here: what was there before us, if what is there is refused.
+
+    A Service that names what is gone gets no load balancer when it is made anew:
+    any valid version of ours is better than that.
+    """
+    back = _what_worked(ref, snapshot, now)
+    binding, state = snapshot.bindings[ref], snapshot.services[ref]
     by_ref = {version.ref: version for version in snapshot.versions}
     current = by_ref.get(binding.reference) if binding.reference else None
-    refused = current is not None and rejected(current, ref)
-    original = snapshot.journal.originals.get(str(ref)) if snapshot.journal else None
-    if refused and original:
-        return Choice(reference=_read(original, ref), back=True)
-    state = snapshot.services[ref]
+    if current is not None and rejected(current, ref):
+        original = snapshot.journal.originals.get(str(ref)) if snapshot.journal else None
+        return back or Choice(reference=_read(original, ref) if original else None, back=True)
     if binding.reference is not None and current is None and state.owned.tls_secret:
-        # we wrote it, and it is gone: any valid version of ours is better than nothing
         valid = [item for item in newest_first(snapshot.versions) if usable(item, now)]
         preferred = [item for item in valid if not rejected(item, ref)] or valid
-        return Choice(preferred[0]) if preferred else Choice()
+        return back or (Choice(preferred[0]) if preferred else Choice())
     return Choice()
 
 

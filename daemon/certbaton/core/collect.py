@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from certbaton.core.renewal import newest_first, share, usable, wanted_version
+from certbaton.core.renewal import newest_first, rejected, share, usable, wanted_version
 from certbaton.core.rollover import UNPROVEN, standing_proof
 from certbaton.model import (
     Action,
@@ -35,7 +35,7 @@ def kept(
     keep = {version.ref for version in versions if version.ref in snapshot.references}
     if spec is None:
         return frozenset(keep)
-    valid = [version for version in versions if usable(version, now)]
+    valid = [version for version in versions if usable(version, now) and not rejected(version)]
     wanted = wanted_version(spec, versions, now)
     # while nothing fits, the newest valid one is all that there is to come back to
     newest = wanted or (valid[0] if valid else None)
@@ -48,6 +48,14 @@ def kept(
         proofs = ((item, item.served.get(str(service.ref))) for item in valid)
         proven = [item for item, proof in proofs if proof is not None and proof.how != UNPROVEN]
         keep.update(version.ref for version in proven[:1])
+    # refusals newer than what is wanted tell how long the next order waits
+    keep.update(
+        version.ref
+        for version in versions
+        if rejected(version)
+        and version.leaf is not None
+        and (newest.leaf is None or version.leaf.not_before > newest.leaf.not_before)
+    )
     keep.update(
         version.ref
         for version in versions

@@ -8,12 +8,10 @@ crash anywhere resumes from the cluster alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 
-from certbaton.core import rollover
 from certbaton.core.collect import collect
+from certbaton.core.handover import Draft, adopted_until, roll_out, sick_service, trial_over
 from certbaton.core.renewal import (
     late_time,
     limit_reached,
@@ -21,39 +19,22 @@ from certbaton.core.renewal import (
     newest_first,
     renewal_time,
     upcoming_version,
-    usable,
     wanted_version,
 )
 from certbaton.model import (
-    Action,
     AdvanceOrder,
     CertificateSpec,
     CloseOrder,
     EnsureAccount,
-    MarkServed,
     ObjectRef,
     PendingOrder,
     Plan,
     Policy,
-    Repoint,
-    Route,
-    SecretVersion,
-    ServiceSpec,
     Snapshot,
     StageOrder,
-    Unmark,
     Wait,
     WaitKind,
 )
-
-
-@dataclass(slots=True)
-class _Draft:
-    certificate: str
-    actions: list[Action] = field(default_factory=list)
-    waits: list[Wait] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    due: datetime | None = None
 
 
 def plan(
@@ -73,9 +54,9 @@ def plan(
     Rollout and collection come before the order in the list of actions: what
     may take minutes must not hold up what takes one write.
     """
-    draft = _Draft(certificate, notes=list(snapshot.problems))
+    draft = Draft(certificate, notes=list(snapshot.problems))
     if spec is not None:
-        _roll_out(draft, spec, snapshot, policy, now, refused)
+        roll_out(draft, spec, snapshot, policy, now, refused)
     else:
         for version in snapshot.versions:
             if version.ref in snapshot.references:
@@ -83,10 +64,15 @@ def plan(
                     f"{version.ref} is of a certificate that is no longer configured, and a "
                     "Service still names it: it stays, and nobody renews it"
                 )
-    actions, waits = collect(spec, snapshot, policy, now)
-    draft.actions += actions
-    draft.waits += waits
-    _order(draft, spec, snapshot, policy, now)
+    if spec is not None and spec.paused:
+        draft.notes.append(f"paused: {certificate} is neither renewed, rolled out nor collected")
+        if late := _late(spec, snapshot, policy, now):
+            draft.notes.append(f"paused and {late}")
+    else:
+        actions, waits = collect(spec, snapshot, policy, now)
+        draft.actions += actions
+        draft.waits += waits
+        _order(draft, spec, snapshot, policy, now)
     return Plan(
         certificate,
         tuple(draft.actions),
@@ -100,9 +86,15 @@ def plan(
 
 
 def _order(
-    draft: _Draft, spec: CertificateSpec | None, snapshot: Snapshot, policy: Policy, now: datetime
+    draft: Draft, spec: CertificateSpec | None, snapshot: Snapshot, policy: Policy, now: datetime
 ) -> None:
     wanted = need(spec, snapshot.versions, policy, now) if spec else None
+    if spec and wanted is None:
+        wanted = sick_service(spec, snapshot, policy, now)
+    if spec and wanted and (adopted := adopted_until(spec, snapshot, policy, now)):
+        what = "the hand-made Secrets that its Services name are due"
+        draft.waits.append(Wait(what, adopted, WaitKind.LATER))
+        wanted = None
     coming = upcoming_version(spec, snapshot.versions, now) if spec else None
     if wanted:
         draft.due = wanted.since
@@ -158,6 +150,11 @@ def _order(
     if limit is not None:
         draft.waits.append(Wait(limit[0], limit[1], WaitKind.BACK_OFF))
         return
+    over = trial_over(snapshot.versions, policy, spec, now)
+    if over is not None and now < over:
+        what = "the last certificate was refused by its listeners; another is ordered"
+        draft.waits.append(Wait(what, over, WaitKind.BACK_OFF))
+        return
     known = {version.ref.name for version in snapshot.versions}
     # a predecessor may have stored what our watch has not delivered yet
     list_first = journal is None or journal.last_version not in known
@@ -194,151 +191,3 @@ def _continues(
         and pending.names == spec.names
         and pending.key_type == spec.key_type
     )
-
-
-# --- the rollout ----------------------------------------------------------------------
-
-
-def _roll_out(
-    draft: _Draft,
-    spec: CertificateSpec,
-    snapshot: Snapshot,
-    policy: Policy,
-    now: datetime,
-    refused: frozenset[ObjectRef],
-) -> None:
-    """One listener at a time: the next Service is touched when the last has ended."""
-    by_ref = {version.ref: version for version in snapshot.versions}
-    in_use = [
-        by_ref[binding.reference]
-        for binding in snapshot.bindings.values()
-        if binding.reference in by_ref
-    ]
-    wanted = wanted_version(spec, snapshot.versions, now)
-    to_go = sum(
-        1
-        for service in spec.services
-        if wanted is None
-        or rollover.standing_proof(wanted, service.ref, snapshot.bindings.get(service.ref)) is None
-    )
-    given = {
-        service.ref: wanted or _stopgap(service, snapshot, now)
-        for service in spec.services
-        if service.ref in snapshot.bindings
-    }
-    verdicts = {
-        service.ref: verdict
-        for service in spec.services
-        if (
-            verdict := _verdict(
-                service, given.get(service.ref), in_use, to_go, snapshot, policy, now
-            )
-        )
-    }
-    # whichever comes first in the configuration: what has begun ends before the next begins
-    moving = next((str(ref) for ref, found in verdicts.items() if isinstance(found, Wait)), None)
-    for service in spec.services:
-        state, binding = snapshot.services.get(service.ref), snapshot.bindings.get(service.ref)
-        if state is None or binding is None or state.deleting:
-            draft.waits.append(
-                Wait(
-                    f"Service {service.ref} is not there",
-                    now + policy.backstop,
-                    WaitKind.IN_FLIGHT,
-                )
-            )
-            continue
-        version = given[service.ref]
-        if binding.problem is not None:
-            draft.notes.append(binding.problem)
-        if state.owned.tls_secret and binding.reference not in by_ref:
-            draft.notes.append(
-                f"Service {service.ref} names Secret {binding.reference}, which we wrote there and "
-                "which is gone"
-            )
-        if version is None:
-            continue
-        if binding.reference == version.ref and binding.complete:
-            verdict = verdicts.get(service.ref)
-            if isinstance(verdict, Wait):
-                draft.waits.append(verdict)
-            elif verdict is not None:
-                why = f"handover to {version.ref} at Service {service.ref} ended: {verdict}"
-                hint = None
-                if verdict == rollover.UNPROVEN and _listens_inside(snapshot, service):
-                    hint = rollover.BETTER_VIEW
-                draft.actions.append(
-                    MarkServed(
-                        spec.name, why, service.ref, version, verdict, binding.changed_at, hint
-                    )
-                )
-            continue
-        if binding.problem is not None:
-            draft.waits.append(Wait(binding.problem, now + policy.backstop, WaitKind.IN_FLIGHT))
-        elif moving is not None:
-            draft.waits.append(
-                Wait(
-                    f"Service {service.ref} is next, after {moving}",
-                    now + policy.poll_listener,
-                    WaitKind.IN_FLIGHT,
-                )
-            )
-        else:
-            moving = None if service.ref in refused else str(service.ref)
-            draft.actions += _repoint(spec, service, version, binding.reference == version.ref)
-
-
-def _listens_inside(snapshot: Snapshot, service: ServiceSpec) -> bool:
-    """Say whether a probe of *service* stays in the cluster, and so cannot testify."""
-    listener = snapshot.listeners.get(service.ref)
-    return listener is not None and listener.route is Route.INSIDE
-
-
-def _verdict(
-    service: ServiceSpec,
-    version: SecretVersion | None,
-    in_use: Sequence[SecretVersion],
-    to_go: int,
-    snapshot: Snapshot,
-    policy: Policy,
-    now: datetime,
-) -> str | Wait | None:
-    """Judge the handover of *version* at *service*, if that has begun and is open."""
-    state, binding = snapshot.services.get(service.ref), snapshot.bindings.get(service.ref)
-    listener = snapshot.listeners.get(service.ref)
-    if version is None or state is None or binding is None or listener is None or state.deleting:
-        return None
-    if binding.reference != version.ref or not binding.complete:
-        return None
-    handover = rollover.Handover(service, state, binding, listener, version)
-    proof = rollover.standing_proof(version, service.ref, binding)
-    return rollover.judge(handover, proof, in_use, to_go, policy, now)
-
-
-def _repoint(
-    spec: CertificateSpec, service: ServiceSpec, version: SecretVersion, same: bool
-) -> list[Action]:
-    if version.marked_at is not None:
-        # the mark comes off first, so that a sweep begun elsewhere fails
-        return [Unmark(spec.name, f"{version.ref} is to be named again", version)]
-    why = (
-        f"Service {service.ref} lacks what goes with {version.ref}"
-        if same
-        else f"Service {service.ref} is to name {version.ref}"
-    )
-    return [Repoint(spec.name, why, service, version)]
-
-
-def _stopgap(service: ServiceSpec, snapshot: Snapshot, now: datetime) -> SecretVersion | None:
-    """
-    Choose what a Service is given while nothing fits: only if it names what is gone.
-
-    A Service that names a missing Secret gets no load balancer at all when it
-    is made anew; any valid version of ours is better than that.
-    """
-    named = snapshot.bindings[service.ref].reference
-    ours = {version.ref for version in snapshot.versions}
-    if named is None or named in ours or not snapshot.services[service.ref].owned.tls_secret:
-        return None
-    valid = [version for version in newest_first(snapshot.versions) if usable(version, now)]
-    return valid[0] if valid else None

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from certbaton.core.choose import rejected, worked
-from certbaton.core.renewal import share
+from certbaton.core.choose import worked
+from certbaton.core.renewal import rejected, share
 from certbaton.core.rollover import UNPROVEN, WIRE, Handover, sync_of
 from certbaton.model import (
     EVERYWHERE,
@@ -33,7 +33,9 @@ REFUSED = (
 )
 
 
-def refusal(handover: Handover, ours: frozenset[ObjectRef], policy: Policy, now: datetime) -> str | None:
+def refusal(
+    handover: Handover, ours: frozenset[ObjectRef], policy: Policy, now: datetime
+) -> str | None:
     """Say in a sentence why the version of *handover* is refused at its Service, or None."""
     version, service = handover.version, handover.service.ref
     if worked(version, service) is not None:
@@ -48,8 +50,10 @@ def _by_wire(handover: Handover, policy: Policy, now: datetime) -> str | None:
     alerts = [sight for sight in listener.sights if sight.alert]
     if not alerts or any(sight.leaf_sha256 == leaf.sha256 for sight in listener.sights):
         return None
-    ended = sync_of(handover)
-    if ended is None or now < ended + share(leaf.lifetime, policy.alert_share, policy.alert_ceiling):
+    ended = sync_of(handover, strict=True)
+    if ended is None or now < ended + share(
+        leaf.lifetime, policy.alert_share, policy.alert_ceiling
+    ):
         return None
     sight = alerts[0]
     return (
@@ -126,7 +130,9 @@ def _serves(version: SecretVersion, ref: ObjectRef) -> bool:
     return worked(version, ref) is not None
 
 
-def showed_before(versions: Sequence[SecretVersion], handover_of: SecretVersion, ref: ObjectRef) -> bool:
+def showed_before(
+    versions: Sequence[SecretVersion], handover_of: SecretVersion, ref: ObjectRef
+) -> bool:
     """Say whether this route showed a leaf before: another version was seen there on the wire."""
     return any(
         version.ref != handover_of.ref

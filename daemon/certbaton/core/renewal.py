@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from certbaton.model import (
+    EVERYWHERE,
     CertificateSpec,
     Failure,
     Leaf,
+    ObjectRef,
     Policy,
     Reason,
     SecretVersion,
@@ -63,6 +65,13 @@ def usable(version: SecretVersion, now: datetime) -> bool:
         version.leaf is not None
         and version.flaw is None
         and version.leaf.not_before <= now < version.leaf.not_after
+    )
+
+
+def rejected(version: SecretVersion, service: ObjectRef | None = None) -> bool:
+    """Say whether *version* is refused at *service*; for None, by all."""
+    return EVERYWHERE in version.rejected or (
+        service is not None and str(service) in version.rejected
     )
 
 
@@ -171,8 +180,10 @@ CHECKS: tuple[Check, ...] = (_exists, _key_fits, _request_same, _issuer_same, _n
 def wanted_version(
     spec: CertificateSpec, versions: Sequence[SecretVersion], now: datetime
 ) -> SecretVersion | None:
-    """Choose the version that listeners should serve: the newest that fits and is valid."""
-    good = [item for item in versions if fits(item, spec) and usable(item, now)]
+    """Choose what listeners should serve: the newest that fits, is valid, and is not refused."""
+    good = [
+        item for item in versions if fits(item, spec) and usable(item, now) and not rejected(item)
+    ]
     return newest_first(good)[0] if good else None
 
 
@@ -207,8 +218,9 @@ def need(
         return Need(
             Reason.RENEWING, f"Secret {version.ref} was due for renewal at {due:%FT%TZ}", due
         )
+    existing = [item for item in versions if not rejected(item)]
     for check in CHECKS:
-        found = check(spec, versions, now)
+        found = check(spec, existing, now)
         if found is not None:
             return found
     raise AssertionError("the last check always finds something")
@@ -267,6 +279,16 @@ def limit_reached(
         and record.names == spec.names
         and record.at > now - span
     )
+    # a Journal may have been lost: the versions themselves tell as well
+    dated = sorted(
+        version.leaf.not_before
+        for version in snapshot.versions
+        if version.leaf is not None
+        and version.leaf.names == spec.names
+        and version.directory == spec.issuer.directory
+        and version.leaf.not_before > now - span
+    )
+    issued = max(issued, dated, key=len)
     if len(issued) >= policy.order_limit:
         return (
             f"{len(issued)} certificates for these very names were issued within {span}, our own "

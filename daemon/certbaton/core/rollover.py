@@ -46,6 +46,7 @@ class Handover:
     binding: Binding
     listener: ListenerState
     version: SecretVersion
+    showed_before: bool = False
 
 
 def standing_proof(
@@ -101,8 +102,14 @@ def _of_this(event: SyncEvent, handover: Handover) -> bool:
     return changed is not None and event.last_at >= changed + timedelta(seconds=1)
 
 
-def synced(handover: Handover) -> bool:
-    """Say whether the controller began *and* ended a sync after the last change."""
+def sync_of(handover: Handover, *, strict: bool = False) -> datetime | None:
+    """
+    Give the end of a sync that the controller began *and* ended after the last change.
+
+    *strict*: only where both Events carry the resourceVersion of one sync, which
+    had this reference.
+    """
+    ends: list[datetime] = []
     for began in handover.listener.events:
         if began.reason != "EnsuringLoadBalancer" or not _of_this(began, handover):
             continue
@@ -115,12 +122,12 @@ def synced(handover: Handover) -> bool:
                 and ended.synced_version == began.synced_version
                 and ended.last_at >= began.first_at
             )
-            if same_sync or ended.last_at > began.last_at:
-                return True
-    return False
+            if same_sync or (not strict and ended.last_at > began.last_at):
+                ends.append(ended.last_at)
+    return max(ends, default=None)
 
 
-def refusal(handover: Handover) -> str | None:
+def complaint(handover: Handover) -> str | None:
     """Give the controller's latest complaint about a sync of this reference, if any."""
     complaints = [
         event
@@ -170,7 +177,7 @@ def judge(
         return None
     if seen(handover):
         return WIRE
-    if handover.listener.route is Route.INSIDE and synced(handover):
+    if handover.listener.route is Route.INSIDE and sync_of(handover) is not None:
         return EVENTS
     if proof is not None:
         return None
@@ -180,9 +187,9 @@ def judge(
     what = (
         f"Service {handover.service.ref}: waiting until its listener serves {handover.version.ref}"
     )
-    complaint = refusal(handover)
-    if complaint:
-        what += f"; the controller says: {complaint:.300}"
+    words = complaint(handover)
+    if words:
+        what += f"; the controller says: {words:.300}"
     elif handover.listener.sights:
         sight = handover.listener.sights[0]
         shown = f"leaf {sight.leaf_sha256[:16]}" if sight.leaf_sha256 else sight.trouble

@@ -40,6 +40,7 @@ from certbaton.model.spec import (
     Policy,
     ProbeSpec,
     Reason,
+    RolloutWindow,
     ServiceSpec,
 )
 from certbaton.model.world import (
@@ -69,6 +70,7 @@ from certbaton.model.world import (
 )
 
 __all__ = [
+    "RolloutWindow",
     "EVERYWHERE",
     "PAUSED",
     "Drift",

@@ -89,6 +89,15 @@ class ServiceSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class RolloutWindow:
+    """When repoints may begin: *cron* (five fields) in *timezone*, for *duration* each time."""
+
+    cron: str
+    duration: timedelta
+    timezone: str = "UTC"
+
+
+@dataclass(frozen=True, slots=True)
 class CertificateSpec:
     """A certificate as the configuration asks for it. *names* are sorted, lower-case A-labels."""
 
@@ -99,6 +108,7 @@ class CertificateSpec:
     key_type: KeyType = KeyType.RSA_2048
     services: tuple[ServiceSpec, ...] = ()
     paused: bool = False
+    windows: tuple[RolloutWindow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +131,11 @@ class Policy:
     settle_share: float = 1 / 10
     settle_ceiling: timedelta = timedelta(minutes=15)
     handover_ceiling: timedelta = timedelta(hours=1)
+    alert_share: float = 1 / 20
+    alert_ceiling: timedelta = timedelta(minutes=5)
+    drift_share: float = 1 / 60
+    drift_ceiling: timedelta = timedelta(minutes=1)
+    drift_rounds: int = 5
     keep_previous: int = 1
     back_off: tuple[timedelta, ...] = (
         timedelta(minutes=1),

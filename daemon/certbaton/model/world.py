@@ -314,7 +314,8 @@ class Snapshot:
     *references* are all Secrets that any Service in any namespace names, in
     either annotation. *issued* are the orders that ended in a certificate, and
     *failed_validations* those that did not, over all our Journals. *foreign* are
-    leaves of Secrets that are not ours and that we may read. *window_opens_at* is
+    leaves of Secrets that are not ours and that we may read; *remembered* are
+    versions that were deleted while named, and whose content is still known. *window_opens_at* is
     None while a rollout window is open, or where there are none.
     """
 
@@ -328,6 +329,7 @@ class Snapshot:
     issued: tuple[OrderRecord, ...] = ()
     failed_validations: tuple[FailedValidation, ...] = ()
     foreign: Mapping[ObjectRef, Leaf] = field(default_factory=dict)
+    remembered: frozenset[ObjectRef] = frozenset()
     window_opens_at: datetime | None = None
     complete: bool = True
     problems: tuple[str, ...] = ()

@@ -1,0 +1,83 @@
+"""
+Drift: somebody else changed what we own on a Service. Who, and when it is undone.
+
+With a growing pause, since a person or a GitOps controller stands behind it;
+after some rounds rarely, but never not at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from certbaton.core.choose import Choice
+from certbaton.core.renewal import late_time, share
+from certbaton.model import ObjectRef, Policy, SecretVersion, ServiceSpec, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Drifted:
+    """*rounds* is how often it was undone so far; it is undone again at *repair_at*."""
+
+    rounds: int
+    repair_at: datetime
+    note: str
+
+
+def drifted(
+    service: ServiceSpec, choice: Choice, snapshot: Snapshot, policy: Policy, now: datetime
+) -> Drifted | None:
+    """Say whether what is to be written at *service* undoes somebody else's change."""
+    ref = service.ref
+    state, binding = snapshot.services[ref], snapshot.bindings[ref]
+    owned = state.owned
+    if owned.changed_at is None and not _was_ours(ref, snapshot):
+        return None
+    manager = owned.tls_secret_manager
+    if owned.tls_secret:
+        return None  # what stands there is what we wrote: an ordinary step of ours
+    if binding.reference == choice.ref and binding.complete:
+        return None
+    lifetime = _lifetime(choice, snapshot)
+    first = share(lifetime, policy.drift_share, policy.drift_ceiling)
+    rarely = share(lifetime, policy.retention_share, policy.retention_ceiling)
+    last = snapshot.journal.drift.get(str(ref)) if snapshot.journal else None
+    since = owned.tls_secret_changed_at
+    if last is not None and since is not None and since > last.at + 2 * rarely:
+        last = None  # long ago, and quiet since
+    rounds = last.rounds if last else 0
+    pause = rarely if rounds >= policy.drift_rounds else min(first * 2**rounds, rarely)
+    at = max([moment for moment in (since, last.at if last else None) if moment], default=now)
+    if _urgent(binding.reference, snapshot, policy, now) and rounds < policy.drift_rounds:
+        at, pause = now, timedelta(0)
+    who = f"field manager {manager!r}" if manager else "somebody"
+    what = f"set it to {binding.value!r:.80}" if binding.value else "took tls-secret away"
+    note = (
+        f"drift: Service {ref}: {who} {what}; it is put back at {at + pause:%FT%TZ} "
+        f"(so far {rounds} times); docs/gitops.md says how to make both agree"
+    )
+    return Drifted(rounds, at + pause, note)
+
+
+def _was_ours(ref: ObjectRef, snapshot: Snapshot) -> bool:
+    return any(str(ref) in version.served for version in snapshot.versions)
+
+
+def _lifetime(choice: Choice, snapshot: Snapshot) -> timedelta:
+    version: SecretVersion | None = choice.version
+    if version is not None and version.leaf is not None:
+        return version.leaf.lifetime
+    return max((v.leaf.lifetime for v in snapshot.versions if v.leaf), default=timedelta(days=90))
+
+
+def _urgent(named: ObjectRef | None, snapshot: Snapshot, policy: Policy, now: datetime) -> bool:
+    """Say whether what stands there now is nothing, gone, or late."""
+    if named is None:
+        return True
+    by_ref = {version.ref: version for version in snapshot.versions}
+    version = by_ref.get(named)
+    leaf = version.leaf if version else snapshot.foreign.get(named)
+    if leaf is not None:
+        return now >= late_time(leaf, policy)
+    namespaces = {item.ref.namespace for item in snapshot.versions}
+    return version is None and named.namespace in namespaces and named not in snapshot.foreign

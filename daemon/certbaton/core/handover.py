@@ -1,0 +1,356 @@
+"""
+The rollout half of `certbaton.core.plan`: one listener at a time, never worse than before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from certbaton.core import reject, rollover
+from certbaton.core.choose import Choice, answers_for, choose, served_well
+from certbaton.core.drift import drifted
+from certbaton.core.renewal import (
+    Need,
+    late_time,
+    newest_first,
+    renewal_time,
+    usable,
+    wanted_version,
+)
+from certbaton.model import (
+    Action,
+    CertificateSpec,
+    MarkServed,
+    NoteService,
+    ObjectRef,
+    Policy,
+    PutBack,
+    Reason,
+    Reject,
+    Repoint,
+    Route,
+    SecretVersion,
+    ServiceSpec,
+    Snapshot,
+    Unmark,
+    Wait,
+    WaitKind,
+)
+
+
+@dataclass(slots=True)
+class Draft:
+    """A plan while it is made."""
+
+    certificate: str
+    actions: list[Action] = field(default_factory=list)
+    waits: list[Wait] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    due: datetime | None = None
+
+
+def roll_out(
+    draft: Draft,
+    spec: CertificateSpec,
+    snapshot: Snapshot,
+    policy: Policy,
+    now: datetime,
+    refused: frozenset[ObjectRef],
+) -> None:
+    """Plan what each Service needs; what has begun ends before the next begins."""
+    choices: dict[ServiceSpec, Choice] = {}
+    for service in spec.services:
+        state = snapshot.services.get(service.ref)
+        if state is None or service.ref not in snapshot.bindings or state.deleting:
+            what = f"Service {service.ref} is not there"
+            draft.waits.append(Wait(what, now + policy.backstop, WaitKind.IN_FLIGHT))
+            continue
+        choices[service] = choose(spec, service, snapshot, now)
+    verdicts = {
+        service.ref: found
+        for service, choice in choices.items()
+        if (found := _verdict(spec, service, choice, snapshot, policy, now)) is not None
+    }
+    moving = next((str(ref) for ref, found in verdicts.items() if isinstance(found, Wait)), None)
+    for service, choice in choices.items():
+        _tell(draft, service, choice, snapshot)
+        binding = snapshot.bindings[service.ref]
+        verdict = verdicts.get(service.ref)
+        if isinstance(verdict, Wait):
+            draft.waits.append(verdict)
+        elif isinstance(verdict, Reject):
+            if not spec.paused:
+                draft.actions.append(verdict)
+        elif verdict is not None and choice.version is not None:
+            draft.actions.append(_served(spec, service, choice.version, verdict, snapshot))
+        elif choice.ref is None or (
+            binding.reference == choice.ref and (binding.complete or choice.version is None)
+        ):
+            continue
+        elif _change(draft, spec, service, choice, moving, snapshot, policy, now):
+            moving = None if service.ref in refused else str(service.ref)
+
+
+def _tell(draft: Draft, service: ServiceSpec, choice: Choice, snapshot: Snapshot) -> None:
+    """Note what somebody should look at, and put back what was deleted under a Service."""
+    ref, binding = service.ref, snapshot.bindings[service.ref]
+    state = snapshot.services[ref]
+    there = {version.ref for version in snapshot.versions}
+    if binding.problem is not None:
+        draft.notes.append(binding.problem)
+    if choice.note is not None:
+        draft.notes.append(choice.note)
+    if state.owned.tls_secret and binding.reference is not None and binding.reference not in there:
+        original = snapshot.journal.originals.get(str(ref)) if snapshot.journal else None
+        if original is not None and original == binding.value:
+            return
+        draft.notes.append(
+            f"Service {ref} names Secret {binding.reference}, which we wrote there and which is "
+            "gone"
+        )
+        put_back = PutBack(draft.certificate, f"Service {ref} names it", binding.reference)
+        if binding.reference in snapshot.remembered and put_back not in draft.actions:
+            draft.actions.insert(0, put_back)
+
+
+def _verdict(
+    spec: CertificateSpec,
+    service: ServiceSpec,
+    choice: Choice,
+    snapshot: Snapshot,
+    policy: Policy,
+    now: datetime,
+) -> str | Wait | Reject | None:
+    """Judge the handover at *service*, if one has begun and is open."""
+    state, binding = snapshot.services[service.ref], snapshot.bindings[service.ref]
+    listener, version = snapshot.listeners.get(service.ref), choice.version
+    if version is None or listener is None:
+        return None
+    if binding.reference != version.ref or not binding.complete:
+        return None
+    handover = rollover.Handover(
+        service,
+        state,
+        binding,
+        listener,
+        version,
+        reject.showed_before(snapshot.versions, version, service.ref),
+    )
+    ours = frozenset(item.ref for item in snapshot.versions)
+    if not choice.back:
+        why = reject.refusal(handover, ours, policy, now)
+        if why is not None:
+            return reject.rejection(spec, handover, why, snapshot)
+    proof = rollover.standing_proof(version, service.ref, binding)
+    return rollover.judge(
+        handover, proof, in_use(snapshot), _to_go(spec, version, snapshot), policy, now
+    )
+
+
+def in_use(snapshot: Snapshot) -> list[SecretVersion]:
+    """Give the versions of ours that its Services name."""
+    by_ref = {version.ref: version for version in snapshot.versions}
+    return [
+        by_ref[binding.reference]
+        for binding in snapshot.bindings.values()
+        if binding.reference in by_ref
+    ]
+
+
+def _to_go(spec: CertificateSpec, version: SecretVersion, snapshot: Snapshot) -> int:
+    return sum(
+        1
+        for service in spec.services
+        if rollover.standing_proof(version, service.ref, snapshot.bindings.get(service.ref)) is None
+    )
+
+
+def _served(
+    spec: CertificateSpec,
+    service: ServiceSpec,
+    version: SecretVersion,
+    verdict: str,
+    snapshot: Snapshot,
+) -> MarkServed:
+    inside = snapshot.listeners[service.ref].route is Route.INSIDE
+    return MarkServed(
+        spec.name,
+        f"handover to {version.ref} at Service {service.ref} ended: {verdict}",
+        service.ref,
+        version,
+        verdict,
+        snapshot.bindings[service.ref].changed_at,
+        rollover.BETTER_VIEW if verdict == rollover.UNPROVEN and inside else None,
+    )
+
+
+def _change(
+    draft: Draft,
+    spec: CertificateSpec,
+    service: ServiceSpec,
+    choice: Choice,
+    moving: str | None,
+    snapshot: Snapshot,
+    policy: Policy,
+    now: datetime,
+) -> bool:
+    """Plan a repoint, or say why not now; true if one is planned."""
+    ref, binding = service.ref, snapshot.bindings[service.ref]
+    blocked = _blocked(spec, service, choice, moving, snapshot, policy, now)
+    if isinstance(blocked, str):
+        draft.notes.append(blocked)
+        return False
+    if blocked is not None:
+        draft.waits.append(blocked)
+        return False
+    found = drifted(service, choice, snapshot, policy, now)
+    if found is not None:
+        draft.notes.append(found.note)
+        if now < found.repair_at:
+            draft.waits.append(
+                Wait(f"Service {ref} is put back", found.repair_at, WaitKind.BACK_OFF)
+            )
+            return False
+        why = f"somebody changed Service {ref}"
+        draft.actions.append(NoteService(spec.name, why, ref, drift_rounds=found.rounds + 1))
+    version, target = choice.version, choice.ref
+    assert target is not None  # noqa: S101 - the caller looked
+    if version is not None and version.marked_at is not None:
+        # the mark comes off first, so that a sweep begun elsewhere fails
+        draft.actions.append(Unmark(spec.name, f"{version.ref} is to be named again", version))
+        return True
+    if _is_foreign(service, snapshot):
+        why = f"Service {ref} named {binding.value} before we came"
+        draft.actions.append(NoteService(spec.name, why, ref, original=binding.value))
+    if binding.reference == target:
+        why = f"Service {ref} lacks what goes with {target}"
+    elif choice.back:
+        why = f"Service {ref} goes back to {target}, which worked there"
+    else:
+        why = f"Service {ref} is to name {target}"
+    draft.actions.append(Repoint(spec.name, why, service, version, target))
+    return True
+
+
+def _blocked(
+    spec: CertificateSpec,
+    service: ServiceSpec,
+    choice: Choice,
+    moving: str | None,
+    snapshot: Snapshot,
+    policy: Policy,
+    now: datetime,
+) -> Wait | str | None:
+    """Say why *service* is not to be written now: a note, or a wait."""
+    ref, state, binding = (
+        service.ref,
+        snapshot.services[service.ref],
+        snapshot.bindings[service.ref],
+    )
+    if spec.paused or state.paused:
+        what = f"certificate {spec.name}" if spec.paused else f"Service {ref}"
+        return f"paused: {what} is paused, so Service {ref} is not made to name {choice.ref}"
+    if binding.problem is not None:
+        return Wait(binding.problem, now + policy.backstop, WaitKind.IN_FLIGHT)
+    if moving is not None:
+        what = f"Service {ref} is next, after {moving}"
+        return Wait(what, now + policy.poll_listener, WaitKind.IN_FLIGHT)
+    opens_at = snapshot.window_opens_at
+    if opens_at is not None and not _cannot_wait(service, choice, snapshot, policy, now):
+        what = f"Service {ref} is made to name {choice.ref} in the next rollout window"
+        return Wait(what, opens_at, WaitKind.LATER)
+    return None
+
+
+def _cannot_wait(
+    service: ServiceSpec, choice: Choice, snapshot: Snapshot, policy: Policy, now: datetime
+) -> bool:
+    """Say whether a rollout window is not waited for: what is there now is worse than a pause."""
+    named = snapshot.bindings[service.ref].reference
+    if named is None or choice.back:
+        return True
+    by_ref = {version.ref: version for version in snapshot.versions}
+    version = by_ref.get(named)
+    if version is None:
+        leaf = snapshot.foreign.get(named)
+        ours = snapshot.services[service.ref].owned.tls_secret
+        return ours or (leaf is not None and now >= late_time(leaf, policy))
+    return (
+        version.leaf is None or not usable(version, now) or now >= late_time(version.leaf, policy)
+    )
+
+
+def _is_foreign(service: ServiceSpec, snapshot: Snapshot) -> bool:
+    """Say whether the Service names what we never wrote, and the Journal does not know it yet."""
+    ref = service.ref
+    binding, state = snapshot.bindings[ref], snapshot.services[ref]
+    if binding.value is None or state.owned.changed_at is not None:
+        return False
+    if binding.reference in {version.ref for version in snapshot.versions}:
+        return False
+    return snapshot.journal is None or str(ref) not in snapshot.journal.originals
+
+
+def adopted_until(
+    spec: CertificateSpec, snapshot: Snapshot, policy: Policy, now: datetime
+) -> datetime | None:
+    """
+    Say until when nothing has to be ordered, since hand-made Secrets do.
+
+    Only where every Service that is there names one that we may read, that
+    answers for the names, and that is not due: nothing is issued that would not
+    be used.
+    """
+    if not snapshot.bindings or wanted_version(spec, snapshot.versions, now) is not None:
+        return None
+    dues: list[datetime] = []
+    for ref, binding in snapshot.bindings.items():
+        leaf = snapshot.foreign.get(binding.reference) if binding.reference else None
+        if leaf is None or not answers_for(leaf, spec, snapshot, ref):
+            return None
+        dues.append(renewal_time(spec.name, leaf, policy))
+    return min(dues) if min(dues) > now else None
+
+
+def sick_service(
+    spec: CertificateSpec, snapshot: Snapshot, policy: Policy, now: datetime
+) -> Need | None:
+    """
+    Say that a Service needs a new version although one is there: it refuses that one.
+
+    At most every D; what listeners do leads to no order while one that they take
+    is not late.
+    """
+    for ref, state in snapshot.services.items():
+        binding = snapshot.bindings[ref]
+        refused = [version for version in snapshot.versions if str(ref) in version.rejected]
+        if not refused or state.paused or binding.problem is not None:
+            continue
+        if served_well(spec, ref, snapshot, policy, now):
+            continue
+        newest = newest_first(snapshot.versions)[0]
+        at = max(version.rejected[str(ref)].at for version in refused)
+        if newest.leaf is not None:
+            at = max(at, newest.leaf.not_before)
+            at += min(newest.leaf.lifetime * policy.retention_share, policy.retention_ceiling)
+        if now >= at:
+            why = f"Service {ref} refuses every version that is not late"
+            return Need(Reason.RENEWING, why, at)
+    return None
+
+
+def trial_over(
+    versions: Sequence[SecretVersion], policy: Policy, spec: CertificateSpec, now: datetime
+) -> datetime | None:
+    """Say when the next order may be made after refusals: D, 2D, 4D; D each time once late."""
+    refused = reject.trials(versions)
+    if not refused:
+        return None
+    lifetimes = [version.leaf.lifetime for version in versions if version.leaf]
+    pause = min(max(lifetimes) * policy.retention_share, policy.retention_ceiling)
+    current = wanted_version(spec, versions, now)
+    late = current is None or current.leaf is None or now >= late_time(current.leaf, policy)
+    doubled = pause if late else pause * 2 ** min(len(refused) - 1, 20)
+    return refused[-1] + doubled
