@@ -10,15 +10,18 @@ import pytest
 from certbaton.cluster import Kind
 from certbaton.errors import CaUnavailable, ClusterUnavailable, Conflict, SolverNotReady
 from certbaton.model import (
+    AdvanceOrder,
     ChallengeInfo,
+    CloseOrder,
     IssuerSpec,
     ObjectRef,
+    OrderRecord,
     Reason,
     StageOrder,
     WaitKind,
 )
 from fakes.ca import DIRECTORY
-from loop.world import INSTANCE, MINUTE, SECOND, Process, World, a_spec
+from loop.world import DAY, INSTANCE, MINUTE, SECOND, Process, World, a_spec
 
 ONE = a_spec("one", "one")
 
@@ -242,6 +245,40 @@ def test_two_processes_never_stage_two_orders() -> None:
         with pytest.raises(Conflict):
             second.orders.stage(action)
     assert first.journal("one").pending == pending
+
+
+def test_what_was_planned_for_another_order_is_not_done() -> None:
+    """The Journal moved on between plan and action: neither the CA nor the Journal is touched."""
+    world = World(ONE)
+    process = interrupted(world, "newOrder")
+    staged = process.journal("one").pending
+    assert staged is not None
+    world.now += 2 * MINUTE
+    interrupted(world, "finalize", process)
+    journal = process.journal("one")
+    asked = len(world.ca.calls)
+    with pytest.raises(Conflict, match="not as it was"):
+        process.orders.advance(AdvanceOrder("one", "", ONE, staged))
+    with pytest.raises(Conflict, match="not as it was"):
+        process.orders.close(CloseOrder("one", "", staged, "one-1"))
+    assert process.journal("one") == journal
+    assert len(world.ca.calls) == asked
+
+
+def test_what_is_remembered_of_an_order_that_ended() -> None:
+    """The version that it ended in, and one record for our own limits; not for ever."""
+    world = World(ONE)
+    process = world.process()
+    process.turn("one")
+    journal = process.journal("one")
+    assert [f"{INSTANCE.namespace}/{journal.last_version}"] == world.versions()
+    assert journal.orders == (OrderRecord(world.now, DIRECTORY, ("one.example",)),)
+    assert (journal.pending, journal.failure) == (None, None)
+    world.now += 61 * DAY
+    process.turn("one")
+    journal = process.journal("one")
+    assert [record.at for record in journal.orders] == [world.now]
+    assert f"{INSTANCE.namespace}/{journal.last_version}" == world.versions()[-1]
 
 
 # --- answers to challenges ------------------------------------------------------------------------

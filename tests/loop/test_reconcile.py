@@ -149,6 +149,28 @@ def test_too_many_conflicts_in_a_row_are_a_failure() -> None:
     assert wait.until == world.now + SECOND
 
 
+def test_conflicts_here_and_there_are_none_in_a_row() -> None:
+    """What gets on is not given up."""
+    world = World(ONE)
+    for request in ("create Secret journal", "apply Service one"):
+        world.fail(request, *[Conflict("changed meanwhile")] * 4)
+    assert world.process().turn("one").failed == []
+    assert world.named("one") is not None
+
+
+def test_after_a_conflict_nothing_is_done_that_was_planned_with_it() -> None:
+    """It rests on the same look: the next write is of a new plan."""
+    world = World(PAIR, services=["first"])
+    world.process().turn("pair")
+    world.now += 61 * DAY
+    world.add_service("second")
+    world.fail("apply Service second", Conflict("changed meanwhile"))
+    writes: list[str] = []
+    world.watch = lambda what: None if what.startswith(("read", "list")) else writes.append(what)
+    assert world.process().turn("pair").failed == []
+    assert writes[:2] == ["apply Service second"] * 2
+
+
 def test_a_service_that_changed_since_it_was_read_is_written_as_it_is_now() -> None:
     """The cache was behind: the port that the user moved is followed."""
     world = World(ONE)
