@@ -76,8 +76,10 @@ class Story:
         ]
 
 
-def begin(stack: ExitStack, world: World, certificates: dict[str, list[Ref]]) -> Story:
-    """Make the Services, watch everything, start the daemon."""
+def begin(
+    stack: ExitStack, world: World, certificates: dict[str, list[Ref]], due_at: float
+) -> Story:
+    """Make the Services, watch everything, start the daemon; due at that share of the lifetime."""
     entries = []
     before: dict[Ref, Obj] = {}
     for name, services in certificates.items():
@@ -90,7 +92,8 @@ def begin(stack: ExitStack, world: World, certificates: dict[str, list[Ref]]) ->
         solver = "dns" if name == "wild" else "http"
         entries.append(world.certificate(name, names, services, solver=solver))
         before |= {ref: world.service(*ref) for ref in services}
-    world.install(world.configuration(*entries))
+    policy = {"renewLeftShort": round(1 - due_at, 3), "pollListener": "250ms"}
+    world.install(world.configuration(*entries, policy=policy))
     history = stack.enter_context(History(world.plane.admin, NAMESPACE))
     sampler = stack.enter_context(ChangeSampler(world.cloud))
     probers = {

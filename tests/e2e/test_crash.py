@@ -1,8 +1,8 @@
 """
 ``kill -9`` between any two writes: the next start ends as if nothing had happened.
 
-Each case is a release of its own, http-01 and dns-01 in turn, and both side by side where the
-challenge matters. The renewals are those of the same releases: by then each is due. Collecting
+Each case is a release of its own, http-01 and dns-01 in turn, and both side by side where it
+matters. The renewals are those of the same releases: by then each is due. Collecting
 is part of a renewal here, since nothing is retained.
 """
 
@@ -49,11 +49,11 @@ def moments(writes: list[str]) -> list[str]:
     Before the first; before the challenge is answered, when its answer is in place already; and
     before the order is closed, when its answer is taken away again.
     """
-    closed = len(writes) - 1 - writes[::-1].index("cluster apply Service") + 1
-    before = [0, writes.index("acme challenge"), closed]
+    closed = writes.index("cluster apply Service") + 1
     assert writes[closed] == "cluster merge Secret"
+    before = [0, writes.index("acme challenge"), closed]
     return [f"before:{number + 1}" for number in before] + [
-        f"after:{number + 1}" for number in range(len(writes))
+        f"after:{number}" for number in range(1, len(writes))
     ]
 
 
@@ -62,16 +62,18 @@ def label(moment: str, writes: list[str]) -> str:
     return f"{when}-{number}-{writes[int(number) - 1].replace(' ', '-')}"
 
 
-# Where the challenge is in place, or its answer was just given: both types.
-BOTH = {1, 2} | {
+# Where the answer was just given to the CA: both types.
+BOTH = {
     moments(writes).index(f"after:{writes.index('acme challenge') + 1}")
     for writes in (FIRST, RENEWAL)
 }
+# What DNS has is there without the process: before it is asked for, and before it is taken away.
+DNS_ONLY = {1, 2}
 
 
 def names_at(place: int) -> list[str]:
     """The releases that die at that place of the list of moments."""
-    kinds = KINDS if place in BOTH else (KINDS[place % 2],)
+    kinds = KINDS if place in BOTH else ("dns",) if place in DNS_ONLY else (KINDS[place % 2],)
     return [f"{kind}-{place}" for kind in kinds]
 
 
