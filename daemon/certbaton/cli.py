@@ -17,6 +17,7 @@ import typer
 from certbaton import config as configuration
 from certbaton import telemetry
 from certbaton.errors import CertbatonError, ConfigurationError
+from certbaton.model import RolloutWindow
 from certbaton.settings import Config
 
 if TYPE_CHECKING:
@@ -61,8 +62,25 @@ def _connect(config: Config, kubeconfig: str | None, context: str | None) -> Clu
     return Cluster(api, config.instance_id(), targets)
 
 
+def _check_windows(config: Config) -> None:
+    """Refuse a window that cannot be read, by its key path."""
+    from certbaton import windows
+
+    lists = {"rolloutWindows": config.rollout_windows} | {
+        f"certificates[{index}].rolloutWindows": item.rollout_windows or []
+        for index, item in enumerate(config.certificates)
+    }
+    for path, found in lists.items():
+        for index, window in enumerate(found):
+            try:
+                windows.check(RolloutWindow(window.cron, window.duration, window.timezone))
+            except ConfigurationError as exc:
+                raise ConfigurationError(str(exc), where=f"{path}[{index}]") from None
+
+
 def _start(path: Path) -> Config:
     config = configuration.load(path)
+    _check_windows(config)
     telemetry.configure(config.log_level, config.log_format)
     return config
 
@@ -138,6 +156,7 @@ def plan(
 def config_check(config: ConfigPath = DEFAULT_CONFIG) -> None:
     """Read the configuration, and say what is wrong with it. Needs no cluster."""
     settings = configuration.load(config)
+    _check_windows(settings)
     count = len(settings.certificates)
     typer.echo(f"{config}: in order, {count} certificate{'' if count == 1 else 's'}")
 

@@ -32,6 +32,7 @@ from certbaton.model import (
     ObjectRef,
     Policy,
     ProbeSpec,
+    RolloutWindow,
     ServiceSpec,
 )
 
@@ -269,6 +270,14 @@ DnsName = Annotated[
 ]
 
 
+class WindowConfig(_Section):
+    """When listeners may be changed: at *cron*'s times, for *duration*, in *timezone*."""
+
+    cron: str
+    duration: Pause
+    timezone: str = "UTC"
+
+
 class CertificateConfig(_Section):
     """One certificate, its names, and the Services that serve it."""
 
@@ -278,6 +287,8 @@ class CertificateConfig(_Section):
     solver: str
     key_type: KeyType = Field(default=KeyType.RSA_2048, strict=False)
     services: list[ServiceConfig] = []
+    paused: bool = False
+    rollout_windows: list[WindowConfig] | None = None
 
     @field_validator("name")
     @classmethod
@@ -314,6 +325,11 @@ class PolicyConfig(_Section):
     settle_share: float = Field(default=_DEFAULTS.settle_share, gt=0, lt=1)
     settle_ceiling: Pause = _DEFAULTS.settle_ceiling
     handover_ceiling: Pause = _DEFAULTS.handover_ceiling
+    alert_share: float = Field(default=_DEFAULTS.alert_share, gt=0, lt=1)
+    alert_ceiling: Pause = _DEFAULTS.alert_ceiling
+    drift_share: float = Field(default=_DEFAULTS.drift_share, gt=0, lt=1)
+    drift_ceiling: Pause = _DEFAULTS.drift_ceiling
+    drift_rounds: int = Field(default=_DEFAULTS.drift_rounds, ge=0, le=1000)
     keep_previous: int = Field(default=_DEFAULTS.keep_previous, ge=0, le=10)
     back_off: list[Pause] = Field(default=list(_DEFAULTS.back_off), min_length=1)
     back_off_share: float = Field(default=_DEFAULTS.back_off_share, gt=0, lt=1)
@@ -343,6 +359,7 @@ class Config(_Section):
     issuers: dict[ObjectName, IssuerConfig] = {}
     solvers: dict[ObjectName, SolverConfig] = {}
     certificates: list[CertificateConfig] = []
+    rollout_windows: list[WindowConfig] = []
     policy: PolicyConfig = PolicyConfig()
     route: Literal["auto", "outside", "inside"] = "auto"
     probe_timeout: Pause = timedelta(seconds=5)
@@ -364,6 +381,7 @@ class Config(_Section):
 
     def _spec(self, item: CertificateConfig) -> CertificateSpec:
         issuer = self.issuers[item.issuer]
+        windows = self.rollout_windows if item.rollout_windows is None else item.rollout_windows
         return CertificateSpec(
             name=item.name,
             names=tuple(sorted(item.dns_names)),
@@ -377,6 +395,10 @@ class Config(_Section):
             ),
             solver=item.solver,
             key_type=item.key_type,
+            paused=item.paused,
+            windows=tuple(
+                RolloutWindow(window.cron, window.duration, window.timezone) for window in windows
+            ),
             services=tuple(
                 ServiceSpec(
                     ref=ObjectRef(service.namespace, service.name),
