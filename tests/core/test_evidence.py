@@ -170,6 +170,11 @@ SYNCS: dict[str, tuple[list[SyncEvent], bool]] = {
     "folded beginning, single end": ([began(**FOLDED), ended()], True),
     "single beginning, folded end": ([began(), ended(**FOLDED)], True),
     "folded: a count is no version": ([began(count=3), ended(CHANGED, count=3)], False),
+    # an Event that is made anew after its hour keeps its old count
+    "made anew: its version is of our change, whatever its count": (
+        [began(CHANGED, count=3), ended(CHANGED + SECOND, count=3)],
+        True,
+    ),
     # anybody may write Events
     "forged: a version that is none": ([began(version="5²"), ended(version="5²")], True),
     "forged: a version of 5000 digits": (

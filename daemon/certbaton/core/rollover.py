@@ -90,13 +90,15 @@ def _of_this(event: SyncEvent, handover: Handover) -> bool:
     """
     Say whether *event* may tell of a sync that worked on this reference.
 
-    Its resourceVersion says so of an Event that happened once. One that happened
-    again carries the first one's, so there the times count: of the latest.
+    Its resourceVersion says so. An Event that happened again carries that of the
+    first time, so where that is too old the times count: of the latest.
     """
     synced_version = _number(event.synced_version)
+    reference = _number(handover.state.reference_version)
+    if synced_version is not None and reference is not None and synced_version >= reference:
+        return True
     if event.count == 1 and synced_version is not None:
-        reference = _number(handover.state.reference_version)
-        return reference is not None and synced_version >= reference
+        return False
     changed = handover.binding.changed_at
     # whole seconds: what falls into the second of the patch proves nothing
     return changed is not None and event.last_at >= changed + timedelta(seconds=1)
