@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from types import FrameType
 
+from certbaton import failpoints
 from certbaton.apply import Applier
 from certbaton.ca.order import CertificateAuthority
 from certbaton.ca.session import Session
@@ -39,7 +40,7 @@ USUAL_START = 2.0
 
 def utc_now() -> datetime:
     """Read the clock: aware, UTC. The one place where the daemon does."""
-    return datetime.now(UTC)
+    return datetime.now(UTC) + failpoints.clock_offset()
 
 
 class Sessions:

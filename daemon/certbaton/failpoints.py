@@ -6,6 +6,9 @@ does anything happen: the n-th write of this process (cluster writes and CA
 POSTs together, from 1) is the last thing it does. ``CERTBATON_WRITE_LOG``
 names a file to which each write's name is appended, so that a test knows how
 many there are. Neither changes what a write does.
+
+``CERTBATON_CLOCK_OFFSET_FILE`` names a file with seconds by which the clock is
+wrong, read at each look at it: suspended laptops and NTP steps, for tests.
 """
 
 from __future__ import annotations
@@ -15,10 +18,12 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 _CRASH_AT = os.environ.get("CERTBATON_CRASH_AT", "")
 _WRITE_LOG = os.environ.get("CERTBATON_WRITE_LOG", "")
+_OFFSET_FILE = os.environ.get("CERTBATON_CLOCK_OFFSET_FILE", "")
 _lock = threading.Lock()
 _count = 0
 
@@ -45,3 +50,13 @@ def write(name: str) -> Iterator[None]:
     _reached("before", number)
     yield
     _reached("after", number)
+
+
+def clock_offset() -> timedelta:
+    """Give what is to be added to the clock: nothing in production."""
+    if not _OFFSET_FILE:
+        return timedelta(0)
+    try:
+        return timedelta(seconds=float(Path(_OFFSET_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return timedelta(0)

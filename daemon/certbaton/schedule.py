@@ -115,6 +115,8 @@ class Scheduler:
         if self._ticking:
             self._woken = True
             return
+        # APScheduler reads the machine's clock, whatever ours says
+        at += datetime.now(UTC) - self._clock()
         job = self._scheduler.get_job(self._job.id)  # waits while it is being handed out
         if job is not None and (job.next_run_time is None or at < job.next_run_time):
             job.modify(next_run_time=at)
