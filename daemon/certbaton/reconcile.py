@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from certbaton.apply import Announcement, Applied, Applier
-from certbaton.cluster import Cluster
+from certbaton.cluster import Cluster, NotLeading
 from certbaton.core.plan import plan
 from certbaton.errors import CertbatonError, Conflict, RetryableError
 from certbaton.model import (
@@ -23,6 +23,7 @@ from certbaton.model import (
     CertificateSpec,
     CloseOrder,
     EnsureAccount,
+    NoteService,
     Plan,
     Policy,
     Repoint,
@@ -38,6 +39,8 @@ from certbaton.telemetry import logger
 MAX_ROUNDS = 60
 CONFLICTS_IN_A_ROW = 5
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=1), timedelta(minutes=5)
+# Who stops has other things to do; what is left is tried again soon if it goes on after all.
+STOPPED_PAUSE = timedelta(seconds=1)
 ORDERING = (EnsureAccount, StageOrder, AdvanceOrder)
 
 
@@ -79,7 +82,10 @@ class Reconciler:
         policy: Policy,
         clock: Callable[[], datetime],
         stop: threading.Event,
+        *,
+        leading: Callable[[], bool] = lambda: True,
     ) -> None:
+        """*stop* and *leading* are asked before each action; *clock* gives aware UTC."""
         self._cluster = cluster
         self._observer = observer
         self._applier = applier
@@ -88,6 +94,7 @@ class Reconciler:
         self._policy = policy
         self._clock = clock
         self._stop = stop
+        self._leading = leading
         self._pauses: dict[tuple[str, str], _Pause] = {}
         self._shown: dict[str, str] = {}
 
@@ -138,7 +145,7 @@ class Reconciler:
     def _rounds(self, report: Report) -> None:
         conflicts = 0
         for _ in range(MAX_ROUNDS):
-            if self._stop.is_set():
+            if self._is_over():
                 self._stopped(report)
                 return
             now = self._clock()
@@ -149,12 +156,15 @@ class Reconciler:
             if not actions:
                 return
             for action in actions:
-                if self._stop.is_set():
+                if self._is_over():
                     self._stopped(report)
                     return
                 try:
                     self._act(action, report, found.due)
                     conflicts = 0
+                except NotLeading:
+                    self._stopped(report)
+                    return
                 except Conflict as exc:
                     conflicts += 1
                     if conflicts > CONFLICTS_IN_A_ROW:
@@ -162,9 +172,13 @@ class Reconciler:
                     break  # what was planned after it rests on the same look
         raise RetryableError("going round in circles; please report it, with the log")
 
+    def _is_over(self) -> bool:
+        return self._stop.is_set() or not self._leading()
+
     def _stopped(self, report: Report) -> None:
         """Note that work may be left: who was stopped must not pass for who had ended."""
-        report.waits += (Wait("stopped midway", self._clock(), WaitKind.IN_FLIGHT),)
+        until = self._clock() + STOPPED_PAUSE
+        report.waits += (Wait("stopped midway", until, WaitKind.IN_FLIGHT),)
 
     def _act(self, action: Action, report: Report, due: datetime | None) -> None:
         key = _key(action)
@@ -202,7 +216,8 @@ class Reconciler:
             until = self._clock() + applied.retry_after
             self._pauses[name, key] = _Pause(0, until, applied.what, WaitKind.IN_FLIGHT)
             return
-        self._pauses.pop((name, key), None)
+        if not isinstance(action, NoteService):  # it only precedes a Repoint, and waits with it
+            self._pauses.pop((name, key), None)
         report.done.append(kind)
         if applied.trouble is not None:
             report.failed.append(applied.trouble)
@@ -297,6 +312,8 @@ def _key(action: Action) -> str:
     match action:
         case Repoint(service=service):
             return f"Repoint {service.ref}"
+        case NoteService(service=ref):
+            return f"Repoint {ref}"
         case StageOrder() | AdvanceOrder() | CloseOrder() | EnsureAccount():
             return type(action).__name__
     version = getattr(action, "version", None)

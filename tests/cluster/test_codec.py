@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 
 from certbaton.cluster import codec
 from certbaton.model import (
+    Drift,
     FailedValidation,
     Failure,
     Journal,
     OrderRecord,
     PendingOrder,
     Proof,
+    Rejection,
 )
 
 times = st.datetimes(timezones=st.just(UTC))
@@ -48,6 +50,8 @@ journals = st.builds(
     orders=st.lists(st.builds(OrderRecord, at=times, directory=texts, names=names), max_size=3).map(
         tuple
     ),
+    originals=st.dictionaries(texts, texts, max_size=3),
+    drift=st.dictionaries(texts, st.builds(Drift, st.integers(0, 99), times), max_size=3),
     failed_validations=st.lists(
         st.builds(FailedValidation, at=times, directory=texts, name=texts), max_size=3
     ).map(tuple),
@@ -59,6 +63,12 @@ journals = st.builds(
 def test_a_journal_comes_back_as_it_was(journal: Journal) -> None:
     """Every field, for every content; a field that the codec forgets would show here."""
     assert codec.read_journal(codec.write_journal(journal), "7") == journal
+
+
+@given(st.dictionaries(texts, st.builds(Rejection, at=times, why=texts), max_size=3))
+def test_rejections_come_back_as_they_were(rejected: dict[str, Rejection]) -> None:
+    """What was written is what is read."""
+    assert codec.read_rejected(codec.write_rejected(rejected)) == rejected
 
 
 @given(st.dictionaries(texts, st.builds(Proof, at=times, how=texts), max_size=3))
@@ -125,13 +135,16 @@ def test_an_account_comes_back_as_it_was() -> None:
 def test_the_codec_knows_every_field() -> None:
     """A field that the words gain must be written, read, and drawn above."""
     words = {
-        Journal: "resource_version pending failure orders failed_validations last_version",
+        Journal: "resource_version pending failure orders failed_validations last_version"
+        " originals drift",
         PendingOrder: "directory account_url names key_type public_key_sha256 reason staged_at"
         " profile url expires certificate_url chain",
         Failure: "message at count retry_at",
         OrderRecord: "at directory names",
         FailedValidation: "at directory name",
         Proof: "at how",
+        Drift: "rounds at",
+        Rejection: "at why",
     }
     for word, known in words.items():
         assert {field.name for field in fields(word)} == set(known.split()), word

@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from pydantic import BaseModel
 
 from certbaton.config import json_schema, parse
-from certbaton.settings import Config, write_duration
+from certbaton.settings import CertificateConfig, Config, write_duration
 from certbaton.solvers import rfc2136
 
 FOLDER = Path(__file__).resolve().parents[2] / "config"
@@ -25,7 +25,7 @@ DEFAULT = FOLDER / "default.yaml"
 EXAMPLES = sorted((FOLDER / "examples").glob("*.yaml"))
 # Every key that has no default, and what the chart has too.
 WITHOUT_DEFAULT = {"directory", "type", "server", "namespace", "name", "dnsNames", "issuer"}
-WITHOUT_DEFAULT |= {"solver", "rfc2136"}
+WITHOUT_DEFAULT |= {"solver", "rfc2136", "cron", "duration"}
 
 
 def uncommented() -> str:
@@ -51,6 +51,11 @@ def models(annotation: object) -> list[type[BaseModel]]:
     return [model for part in typing.get_args(annotation) for model in models(part)]
 
 
+def model_shown_elsewhere(name: str) -> bool:
+    """The default of the same key for all certificates; its form is shown at a certificate."""
+    return name in CertificateConfig.model_fields
+
+
 def leaves(section: type[BaseModel], here: list[Any], path: str) -> Iterator[tuple[str, Any, Any]]:
     """Path, default and value in each of *here* for every key that holds no further ones."""
     for name, field in section.model_fields.items():
@@ -60,6 +65,8 @@ def leaves(section: type[BaseModel], here: list[Any], path: str) -> Iterator[tup
         if not below:
             default = None if field.is_required() else field.get_default()
             yield f"{path}.{key}", default, found
+        if found == [[]] and model_shown_elsewhere(name):
+            continue
         for model in below:
             entries = [entry for value in found for entry in _entries(field.annotation, value)]
             kind = model.model_fields.get("type")

@@ -163,6 +163,8 @@ def a_service(
     if changed_at == "before":
         proof = names.served.get(str(ref)) if isinstance(names, SecretVersion) else None
         changed_at = min(NOW - MINUTE, proof.at) if proof else NOW - MINUTE
+        if names is None or not ours:
+            changed_at = None
     reference = names.ref if isinstance(names, SecretVersion) else names
     state = ServiceState(
         ref=ref,
@@ -179,7 +181,14 @@ def a_service(
     )
     return There(
         state,
-        Binding(reference, complete, problem, (443,), changed_at),
+        Binding(
+            reference,
+            complete,
+            problem,
+            (443,),
+            changed_at,
+            value=str(reference) if reference else None,
+        ),
         ListenerState(route, tuple(sights), tuple(events)),
     )
 

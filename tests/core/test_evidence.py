@@ -9,9 +9,9 @@ import pytest
 
 from certbaton.core.rollover import (
     Handover,
-    refusal,
+    complaint,
     seen,
-    synced,
+    sync_of,
 )
 from certbaton.model import (
     ProbeSpec,
@@ -189,28 +189,28 @@ SYNCS: dict[str, tuple[list[SyncEvent], bool]] = {
 def test_synced(events: list[SyncEvent], answer: bool) -> None:
     """A sync that the controller began *and* ended after our change, as far as Events can tell."""
     there = a_service(names=NEW, changed_at=CHANGED, reference_version=PATCH_VERSION, events=events)
-    assert synced(a_handover(there)) is answer
+    assert (sync_of(a_handover(there)) is not None) is answer
 
 
 def test_versions_are_compared_as_numbers() -> None:
     """Version 100 came after version 99."""
     events = [began(version="100"), ended(version="100")]
     there = a_service(names=NEW, reference_version="99", events=events)
-    assert synced(a_handover(there))
+    assert sync_of(a_handover(there)) is not None
 
 
 def test_a_change_that_was_not_ours_has_no_time() -> None:
     """A Service that somebody else pointed at our version: times prove nothing, versions do."""
     by_time = a_service(names=NEW, changed_at=None, events=[began(version=""), ended(version="")])
-    assert not synced(a_handover(by_time))
+    assert sync_of(a_handover(by_time)) is None
     by_version = a_service(names=NEW, changed_at=None, events=[began(), ended()])
-    assert synced(a_handover(by_version))
+    assert sync_of(a_handover(by_version)) is not None
 
 
 def test_an_unknown_version_of_the_change_proves_nothing() -> None:
     """Nothing is compared with what is no number."""
     there = a_service(names=NEW, reference_version="", events=[began(), ended()])
-    assert not synced(a_handover(there))
+    assert sync_of(a_handover(there)) is None
 
 
 # --- what the controller complains of -------------------------------------------------------
@@ -237,4 +237,4 @@ COMPLAINTS: dict[str, tuple[list[SyncEvent], str | None]] = {
 def test_complaint(events: list[SyncEvent], message: str | None) -> None:
     """The latest that can be about this change."""
     there = a_service(names=NEW, changed_at=CHANGED, events=events)
-    assert refusal(a_handover(there)) == message
+    assert complaint(a_handover(there)) == message

@@ -36,7 +36,7 @@ from certbaton.observe import Observer
 from certbaton.ordering import Orders
 from certbaton.reconcile import Reconciler
 from certbaton.solvers import Solver
-from certbaton.targets.oci import OciTarget
+from certbaton.targets.oci import LISTENER_SSL, OciTarget
 from fakes.ca import DIRECTORY, FakeCa
 from fakes.kube import WRITES, FakeApi
 
@@ -46,6 +46,9 @@ CONTROLLER_TAKES = timedelta(seconds=8)
 RESTART_TAKES = timedelta(seconds=5)
 INSTANCE = Instance("certbaton", "certbaton")
 ADDRESS_PREFIX = "127.0.0."
+
+# Keys on P-256 are made in no time; OCI's default cipher suite would not serve them.
+TAKES_EC = {LISTENER_SSL: '{"CipherSuiteName": "oci-modern-ssl-cipher-suite-v1"}'}
 
 # What the CA is asked that changes something there; the rest are reads.
 CA_WRITES = frozenset({"newAccount", "newOrder", "challenge", "finalize"})
@@ -138,7 +141,11 @@ class World:
             Kind.SERVICE,
             ref.namespace,
             {
-                "metadata": {"name": ref.name, "namespace": ref.namespace},
+                "metadata": {
+                    "name": ref.name,
+                    "namespace": ref.namespace,
+                    "annotations": dict(TAKES_EC),
+                },
                 "spec": {
                     "type": "LoadBalancer",
                     "ports": [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": 8080}],

@@ -51,7 +51,7 @@ def apply(process: Process, action: Action) -> None:
 
 
 def repoint(version: SecretVersion) -> Repoint:
-    return Repoint("one", "", ServiceSpec(SERVICE), version)
+    return Repoint("one", "", ServiceSpec(SERVICE), version, version.ref)
 
 
 def annotate(world: World, name: str, annotations: dict[str, str]) -> None:

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from certbaton.cluster import Kind
+from certbaton.cluster.services import TLS_SECRET
 from certbaton.errors import (
     CaUnavailable,
     CertbatonError,
@@ -114,7 +115,8 @@ def test_pauses_double_up_to_five_minutes_and_end_with_success() -> None:
         world.now = wait.until
     assert pauses == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
     assert waits(process.turn("one"), WaitKind.BACK_OFF) == []
-    world.api.merge(Kind.SERVICE, ObjectRef("shop", "one"), {"metadata": {"annotations": None}})
+    gone = {"metadata": {"annotations": {TLS_SECRET: None}}}
+    world.api.merge(Kind.SERVICE, ObjectRef("shop", "one"), gone)
     world.fail("apply Service one", *down())
     (wait,) = waits(process.turn("one"), WaitKind.BACK_OFF)
     assert wait.until == world.now + SECOND

@@ -32,7 +32,7 @@ from certbaton.model import (
 from certbaton.observe import Observer
 from certbaton.ordering import Orders
 from certbaton.reconcile import Reconciler, Report
-from certbaton.targets.oci import OciTarget
+from certbaton.targets.oci import LISTENER_SSL, OciTarget
 from crash.world import Names
 from fakes.ca import DIRECTORY, FakeCa
 from fakes.kube import FakeApi
@@ -52,6 +52,10 @@ def a_spec(name: str, *services: str, names: tuple[str, ...] = ()) -> Certificat
         key_type=KeyType.EC_P256,
         services=tuple(ServiceSpec(ObjectRef("shop", service)) for service in services),
     )
+
+
+# Keys on P-256 are made in no time; OCI's default cipher suite would not serve them.
+TAKES_EC = {LISTENER_SSL: '{"CipherSuiteName": "oci-modern-ssl-cipher-suite-v1"}'}
 
 
 @dataclass
@@ -101,7 +105,7 @@ class World:
         ref = ObjectRef("shop", name)
         ports = [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": 8080}]
         body = {
-            "metadata": {"name": name, "namespace": "shop"},
+            "metadata": {"name": name, "namespace": "shop", "annotations": dict(TAKES_EC)},
             "spec": {"type": "LoadBalancer", "ports": ports},
         }
         self.api.create(Kind.SERVICE, "shop", body)

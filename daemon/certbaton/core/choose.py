@@ -31,13 +31,14 @@ class Choice:
     What a Service is to name: *version*, or where that is None, *reference*.
 
     Neither: it is left as it is. *back* says that this is a return to what worked,
-    *note* is a sentence where something better was passed over.
+    *note* is a sentence where something newer was passed over, *problem* one where nothing will do.
     """
 
     version: SecretVersion | None = None
     reference: ObjectRef | None = None
     back: bool = False
     note: str | None = None
+    problem: str | None = None
 
     @property
     def ref(self) -> ObjectRef | None:
@@ -85,7 +86,7 @@ def choose(
     suiting = newest_first([v for v in whole if v.leaf and suits(v.leaf, snapshot, ref)])
     if whole and not suiting:
         return Choice(
-            note=(
+            problem=(
                 f"Service {ref}: the listener's cipher suite cannot serve a {spec.key_type} key; "
                 "set keyType: RSA-2048, or the annotation oci-load-balancer-listener-ssl-config "
                 "with a suite that can"

@@ -76,6 +76,9 @@ def roll_out(
     moving = next((str(ref) for ref, found in verdicts.items() if isinstance(found, Wait)), None)
     for service, choice in choices.items():
         _tell(draft, service, choice, snapshot)
+        if choice.problem is not None:
+            until = now + policy.backstop
+            draft.waits.append(Wait(choice.problem, until, WaitKind.IN_FLIGHT))
         binding = snapshot.bindings[service.ref]
         verdict = verdicts.get(service.ref)
         if isinstance(verdict, Wait):
