@@ -17,7 +17,7 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .SUFFIXES:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check bench schema lock venv tools clean
+.PHONY: help demo test test-fast check bench soak schema lock venv tools clean
 
 help: ## List the targets
 	@echo 'make TARGET [ARGS="…"]'
@@ -41,6 +41,9 @@ check: venv ## Lint, formatting, types, layering
 
 bench: venv ## Measure requests, times and memory; ARGS="--json FILE" writes them down
 	@exec $(LAB) -m bench $(ARGS)
+
+soak: venv tools ## Rollovers under random faults; ARGS="--rollovers 50 --seed 7 --json FILE"
+	@exec $(LAB) -m soak $(ARGS)
 
 schema: venv ## Write config/schema.json anew from the models
 	@$(PY) -m certbaton.config > config/schema.json.new

@@ -46,7 +46,7 @@ class Proxy(ABC):
 
     def __init__(self, folder: Path, upstream: str, upstream_ca: Path, *, seed: int = 0) -> None:
         name = f"chaos-{type(self).__name__.lower()}"
-        authority = Authority(folder / name, name)
+        authority = Authority(folder / name, f"{name}-ca")
         cert, key = authority.issue(name, hosts=(HOST, "localhost"))
         self.ca_file = authority.file
         self.faults: list[WireFault] = []
@@ -180,7 +180,8 @@ class CaProxy(Proxy):
             word = "rateLimited"
         elif fault.kind == "bad-nonce":
             status, word = 400, "badNonce"
-            fresh = ask(self, "HEAD", "/nonce-plz", {"Host": f"{HOST}:{self.port}"}, b"")
+            agent = {"Host": f"{HOST}:{self.port}", "User-Agent": "chaos"}  # Pebble asks for one
+            fresh = ask(self, "HEAD", "/nonce-plz", agent, b"")
             headers["Replay-Nonce"] = fresh.headers["Replay-Nonce"]
         body = {
             "type": f"urn:ietf:params:acme:error:{word}",
