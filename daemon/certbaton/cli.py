@@ -7,7 +7,9 @@ line, 6 (``once``) still waiting.
 
 from __future__ import annotations
 
+import socket
 import sys
+import uuid
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,7 +23,7 @@ from certbaton.model import RolloutWindow
 from certbaton.settings import Config
 
 if TYPE_CHECKING:
-    from certbaton.cluster import Cluster
+    from certbaton.cluster import Cluster, Lease
 
 EXIT_FAILED, EXIT_CONFIGURATION = 1, 2
 
@@ -54,12 +56,24 @@ Context = Annotated[str | None, typer.Option("--context", help="A context of the
 DEFAULT_CONFIG = Path("/etc/certbaton/config.yaml")
 
 
-def _connect(config: Config, kubeconfig: str | None, context: str | None) -> Cluster:
-    from certbaton.cluster import Api, Cluster  # heavy: only where a cluster is needed
+def _connect(config: Config, kubeconfig: str | None, context: str | None) -> tuple[Cluster, Lease]:
+    """Give the cluster, which can be written to while the lease is held, and the lease."""
+    from certbaton.cluster import Api, Cluster, FencedApi, Lease  # heavy: only where needed
+    from certbaton.wiring import utc_now
 
     api = Api.connect(kubeconfig, context)
+    instance, every = config.instance_id(), config.lease.renew_every
+    lease = Lease(
+        api.within(max(1.0, every.total_seconds() / 2)),
+        instance,
+        # the pod's name, for people; the rest so that no two processes ever share it
+        identity=f"{socket.gethostname()}_{uuid.uuid4()}",
+        duration=config.lease.duration,
+        renew_every=every,
+        wall=utc_now,
+    )
     targets = {service.ref for spec in config.specs() for service in spec.services}
-    return Cluster(api, config.instance_id(), targets)
+    return Cluster(FencedApi(api, lease.ensure), instance, targets), lease
 
 
 def _check_windows(config: Config) -> None:
@@ -93,10 +107,10 @@ def run(
 ) -> None:
     """Run as a daemon, until SIGTERM or SIGINT."""
     settings = _start(config)
-    cluster = _connect(settings, kubeconfig, context)
+    cluster, lease = _connect(settings, kubeconfig, context)
     from certbaton import daemon
 
-    raise typer.Exit(daemon.run(settings, cluster))
+    raise typer.Exit(daemon.run(settings, cluster, lease))
 
 
 @app.command()
@@ -109,14 +123,14 @@ def once(
     """
     Work until nothing is left to do or wait for.
 
-    Exit code 0: nothing left; 1: something failed; 6: still waiting.
+    Exit code 0: nothing left; 1: something failed; 6: still waiting, also for a daemon that runs.
     """
     settings = _start(config)
     patience = _duration(timeout)
-    cluster = _connect(settings, kubeconfig, context)
+    cluster, lease = _connect(settings, kubeconfig, context)
     from certbaton import daemon
 
-    raise typer.Exit(daemon.once(settings, cluster, patience))
+    raise typer.Exit(daemon.once(settings, cluster, lease, patience))
 
 
 @app.command()
@@ -131,7 +145,7 @@ def plan(
     Each step is planned from what is there when it is due, so later steps are not shown.
     """
     settings = _start(config)
-    cluster = _connect(settings, kubeconfig, context)
+    cluster, _ = _connect(settings, kubeconfig, context)
     from certbaton import daemon
 
     found = daemon.plans(settings, cluster)

@@ -1,134 +1,31 @@
 """
-Puts the parts together: from a configuration to something that runs.
+What the commands do: ``run``, ``once`` and ``plan``.
 
 Imported only by commands that need the cluster; ``config check`` does without.
 """
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from types import FrameType
+from datetime import timedelta
 
-from certbaton import failpoints
-from certbaton.apply import Applier
-from certbaton.ca.order import CertificateAuthority
-from certbaton.ca.session import Session
-from certbaton.cluster import Cluster
+from certbaton.cluster import Cluster, Lease
 from certbaton.errors import ClusterUnavailable
-from certbaton.model import IssuerSpec, Plan, Wait, WaitKind
-from certbaton.observe import Observer
-from certbaton.ordering import Orders
-from certbaton.pki import PrivateKey
-from certbaton.reconcile import Reconciler, Report
+from certbaton.model import Plan, Wait, WaitKind
+from certbaton.reconcile import Report
 from certbaton.schedule import Scheduler
-from certbaton.settings import Config, Dns01Config, SolverConfig
-from certbaton.solvers import Solver, load
-from certbaton.targets import load as load_target
+from certbaton.settings import Config
 from certbaton.telemetry import logger
 from certbaton.web.health import Health, HealthServer
+from certbaton.wiring import Daemon, utc_now
 
 EXIT_OK, EXIT_FAILED, EXIT_WAITING = 0, 1, 6
 GRACE = timedelta(seconds=20)
 USUAL_START = 2.0
-
-
-def utc_now() -> datetime:
-    """Read the clock: aware, UTC. The one place where the daemon does."""
-    return datetime.now(UTC) + failpoints.clock_offset()
-
-
-class Sessions:
-    """One ACME session per thread and account: they are not safe to share."""
-
-    def __init__(self) -> None:
-        self._local = threading.local()
-
-    def connect(
-        self, issuer: IssuerSpec, key: PrivateKey, account_url: str | None
-    ) -> CertificateAuthority:
-        """Give this thread's session of that account."""
-        known: dict[tuple[str, str, str | None], Session]
-        known = self._local.__dict__.setdefault("sessions", {})
-        which = (issuer.directory, key.public_key_sha256, account_url)
-        if which not in known:
-            known[which] = Session(issuer, key, account_url)
-        return known[which]
-
-
-def build_solver(config: SolverConfig) -> Solver:
-    """Build, not start, the solver that *config* describes."""
-    settings = config.model_dump(by_alias=True, exclude={"type"}, exclude_none=True)
-    if isinstance(config, Dns01Config):
-        settings = {"provider": config.provider, "settings": settings[config.provider]}
-    return load(config.type, settings)
-
-
-class Daemon:
-    """All parts of one process, wired."""
-
-    def __init__(self, config: Config, cluster: Cluster) -> None:
-        self.config = config
-        self.cluster = cluster
-        self.stop = threading.Event()
-        self.policy = config.policy.policy()
-        specs = {spec.name: spec for spec in config.specs()}
-        self.solvers = {
-            name: build_solver(config.solvers[name])
-            for name in sorted({spec.solver for spec in specs.values()})
-        }
-        target = load_target("oci")
-        issuers = {spec.issuer.directory: spec.issuer for spec in specs.values()}
-        orders = Orders(
-            cluster,
-            Sessions().connect,
-            self.solvers,
-            issuers,
-            {spec.name: spec.solver for spec in specs.values()},
-            policy=self.policy,
-            clock=utc_now,
-            sleep=lambda seconds: not self.stop.wait(seconds),
-            patience=config.validation_patience,
-        )
-        applier = Applier(
-            cluster,
-            target,
-            orders,
-            policy=self.policy,
-            field_manager=config.instance_id().field_manager,
-            clock=utc_now,
-        )
-        observer = Observer(cluster, target, route=config.route, timeout=config.probe_timeout)
-        self.reconciler = Reconciler(
-            cluster, observer, applier, orders, specs, self.policy, utc_now, self.stop
-        )
-
-    @contextmanager
-    def solving(self) -> Iterator[None]:
-        """Keep the solvers up."""
-        started: list[Solver] = []
-        try:
-            for solver in self.solvers.values():
-                solver.start()
-                started.append(solver)
-            yield
-        finally:
-            for solver in started:
-                solver.close()
-
-    def on_signals(self) -> None:
-        """SIGTERM and SIGINT end the current write, not the whole order."""
-
-        def handle(number: int, frame: FrameType | None) -> None:
-            self.stop.set()
-
-        signal.signal(signal.SIGTERM, handle)
-        signal.signal(signal.SIGINT, handle)
+SECOND = timedelta(seconds=1)
 
 
 def wait_for_cluster(daemon: Daemon, until: Callable[[], bool]) -> bool:
@@ -150,63 +47,119 @@ def _health(trouble: str | None) -> Health:
     return Health(trouble is None, trouble or "well")
 
 
-def run(config: Config, cluster: Cluster) -> int:
+class Turns:
+    """The scheduler of the time in which the lease is held; none in between."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._scheduler: Scheduler | None = None
+
+    def wake(self) -> None:
+        """Something changed in the cluster."""
+        scheduler = self._scheduler
+        if scheduler is not None:
+            scheduler.wake()
+
+    def health(self) -> Health:
+        """Whether it moves, or stands by."""
+        scheduler = self._scheduler
+        return _health(scheduler.alive() if scheduler is not None else None)
+
+    def lead(self, lease: Lease) -> bool:
+        """Work until *lease* is lost or a signal comes; false if a turn has not ended then."""
+        daemon = self._daemon
+        daemon.begin()
+        logger().info("leading", identity=lease.identity)
+        self._scheduler = scheduler = Scheduler(
+            daemon.reconciler,
+            workers=daemon.config.workers,
+            backstop=daemon.policy.backstop,
+            clock=utc_now,
+        )
+        scheduler.start()
+        while lease.valid() and not daemon.stop.is_set():
+            daemon.pause(None)
+        daemon.over.set()
+        if not daemon.stop.is_set():
+            logger().warning("lease_lost", why=lease.problem or lease.sentence())
+        # Nothing begins anew before all has ended: what was planned then is not written now.
+        ended = False
+        while not ended and not daemon.stop.is_set():
+            ended = scheduler.close(SECOND)
+        ended = ended or scheduler.close(GRACE)
+        if ended:
+            self._scheduler = None
+        return ended
+
+
+def run(config: Config, cluster: Cluster, lease: Lease) -> int:
     """Run until a signal comes. Gives the exit code."""
-    daemon = Daemon(config, cluster)
+    daemon = Daemon(config, cluster, lease)
     daemon.on_signals()
-    scheduler = Scheduler(
-        daemon.reconciler,
-        workers=config.workers,
-        backstop=daemon.policy.backstop,
-        clock=utc_now,
-    )
+    turns = Turns(daemon)
     ready = threading.Event()
     with daemon.solving():
         health = HealthServer(
             config.health_port,
-            live=lambda: _health(scheduler.alive()),
+            live=turns.health,
             ready=lambda: _health(None if ready.is_set() else "the cluster is not read yet"),
         )
         if config.health_port:
             health.start()
         try:
             logger().info("started", instance=str(config.instance_id()))
-            cluster.start(scheduler.wake)
+            cluster.start(turns.wake)
+            ended = True
             if wait_for_cluster(daemon, lambda: False):
                 ready.set()
-                scheduler.start()
-                daemon.stop.wait()
+                lease.start(daemon.nudge)
+                while ended and daemon.leads(lease, lambda: None):
+                    ended = turns.lead(lease)
+                    lease.campaign()
             logger().info("stopping")
-            if not scheduler.close(GRACE):
+            if not ended:
+                # what it writes is not to meet a successor: that one waits until the lease is over
                 logger().warning("stopped_midway", why="a turn did not end in time")
+            lease.stop()
+            if ended and not lease.release():
+                logger().warning("lease_not_released", why="it runs out by itself")
         finally:
             health.close()
+            lease.stop()
             cluster.stop()
     logger().info("stopped")
     return EXIT_OK
 
 
-def once(config: Config, cluster: Cluster, timeout: timedelta) -> int:
+def once(config: Config, cluster: Cluster, lease: Lease, timeout: timedelta) -> int:
     """
     Work until nothing is left to do or wait for, at most *timeout*.
 
-    0: nothing left; 1: something failed; 6: still waiting. What is due later, a
-    retention or a back-off is no wait.
+    0: nothing left; 1: something failed; 6: still waiting, be it for another process of this
+    release. What is due later, a retention or a back-off is no wait.
     """
-    daemon = Daemon(config, cluster)
+    daemon = Daemon(config, cluster, lease)
     daemon.on_signals()
     deadline = utc_now() + timeout
+
+    def left() -> float:
+        return (deadline - utc_now()).total_seconds()
+
     with daemon.solving(), ThreadPoolExecutor(config.workers) as pool:
-        changed = threading.Event()
-        cluster.start(changed.set)
+        cluster.start(daemon.nudge)
         try:
-            if not wait_for_cluster(daemon, lambda: utc_now() >= deadline):
+            if not wait_for_cluster(daemon, lambda: left() <= 0):
                 for problem in daemon.cluster.problems():
                     logger().error("not_done", error=problem)
                 return EXIT_FAILED
+            lease.start(daemon.nudge)
             reports: dict[str, Report] = {}
             while True:
-                changed.clear()
+                if not lease.valid():
+                    lease.campaign()
+                    if not daemon.leads(lease, left):
+                        return _not_leading(lease)
+                    daemon.begin()
                 names = [
                     name
                     for name in daemon.reconciler.certificates()
@@ -215,14 +168,24 @@ def once(config: Config, cluster: Cluster, timeout: timedelta) -> int:
                 for report in pool.map(daemon.reconciler.turn, names):
                     reports[report.certificate] = report
                 waits = [wait for report in reports.values() for wait in _in_flight(report)]
-                if not waits or daemon.stop.is_set() or utc_now() >= deadline:
+                if not waits or daemon.stop.is_set() or left() <= 0:
                     return _verdict(reports, waits)
-                pause = min(wait.until for wait in waits) - utc_now()
-                left = deadline - utc_now()
-                changed.wait(max(0.05, min(pause, left).total_seconds()))
+                pause = (min(wait.until for wait in waits) - utc_now()).total_seconds()
+                daemon.pause(max(0.05, min(pause, left())))
         finally:
             daemon.stop.set()
+            daemon.over.set()
+            lease.stop()
+            lease.release()
             cluster.stop()
+
+
+def _not_leading(lease: Lease) -> int:
+    if lease.problem is not None:
+        logger().error("not_done", error=lease.problem)
+        return EXIT_FAILED
+    logger().warning("still_waiting", what=f"another process works: {lease.sentence()}")
+    return EXIT_WAITING
 
 
 def _in_flight(report: Report) -> list[Wait]:

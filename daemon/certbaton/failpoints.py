@@ -1,11 +1,14 @@
 """
-Fail points: die by SIGKILL before or after the n-th write. Inert in production.
+Fail points: die, or stop, before or after the n-th write. Inert in production.
 
 Only where ``CERTBATON_CRASH_AT`` is set, to ``before:<n>`` or ``after:<n>``,
 does anything happen: the n-th write of this process (cluster writes and CA
-POSTs together, from 1) is the last thing it does. ``CERTBATON_WRITE_LOG``
-names a file to which each write's name is appended, so that a test knows how
-many there are. Neither changes what a write does.
+POSTs together, from 1; those of the Lease, which go by the clock, are not
+counted) is the last thing it does. ``CERTBATON_STOP_AT``, set likewise, stops
+the process there by SIGSTOP, and it goes on with SIGCONT. ``before`` is right
+before the write is sent, behind all checks. ``CERTBATON_WRITE_LOG`` names a
+file to which each write's name is appended, so that a test knows how many
+there are. None of them changes what a write does.
 
 ``CERTBATON_CLOCK_OFFSET_FILE`` names a file with seconds by which the clock is
 wrong, read at each look at it: suspended laptops and NTP steps, for tests.
@@ -22,6 +25,7 @@ from datetime import timedelta
 from pathlib import Path
 
 _CRASH_AT = os.environ.get("CERTBATON_CRASH_AT", "")
+_STOP_AT = os.environ.get("CERTBATON_STOP_AT", "")
 _WRITE_LOG = os.environ.get("CERTBATON_WRITE_LOG", "")
 _OFFSET_FILE = os.environ.get("CERTBATON_CLOCK_OFFSET_FILE", "")
 _lock = threading.Lock()
@@ -29,7 +33,11 @@ _count = 0
 
 
 def _reached(moment: str, number: int) -> None:
-    if f"{moment}:{number}" == _CRASH_AT:
+    place = f"{moment}:{number}"
+    if place == _STOP_AT:
+        os.kill(os.getpid(), signal.SIGSTOP)
+        threading.Event().wait(0.01)  # in which it arrives
+    if place == _CRASH_AT:
         os.kill(os.getpid(), signal.SIGKILL)
         threading.Event().wait()  # the signal arrives; nothing of this thread goes on
 
@@ -37,7 +45,7 @@ def _reached(moment: str, number: int) -> None:
 @contextmanager
 def write(name: str) -> Iterator[None]:
     """Wrap one write to the cluster or the CA; *name* says which, without any content."""
-    if not _CRASH_AT and not _WRITE_LOG:
+    if not (_CRASH_AT or _STOP_AT or _WRITE_LOG):
         yield
         return
     global _count

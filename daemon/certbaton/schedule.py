@@ -55,6 +55,7 @@ class Scheduler:
         self._woken = False
         self._ticking = False
         self._closed = False
+        self._ending: threading.Thread | None = None
         self._scheduler = BackgroundScheduler(timezone=UTC)
         self._job = None
 
@@ -83,19 +84,20 @@ class Scheduler:
         """
         End: no new turn begins; running ones are waited for up to *timeout*.
 
-        True if all ended. The tick itself is never waited for by APScheduler,
-        which would deadlock if the tick modifies its job.
+        True if all ended; else call it again to wait on. The tick itself is never waited for by
+        APScheduler, which would deadlock if the tick modifies its job.
         """
         with self._lock:
             self._closed = True
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
-        threads = threading.Thread(
-            target=self._pool.shutdown, kwargs={"cancel_futures": True}, daemon=True
-        )
-        threads.start()
-        threads.join(timeout.total_seconds())
-        return not threads.is_alive()
+        if self._ending is None:
+            self._ending = threading.Thread(
+                target=self._pool.shutdown, kwargs={"cancel_futures": True}, daemon=True
+            )
+            self._ending.start()
+        self._ending.join(timeout.total_seconds())
+        return not self._ending.is_alive()
 
     def alive(self) -> str | None:
         """Give None while well, else a sentence: a turn began too long ago."""

@@ -150,6 +150,21 @@ class InstanceConfig(_Section):
     namespace: ObjectName = "certbaton"
 
 
+class LeaseConfig(_Section):
+    """How one process of a release is chosen to work; the others stand by."""
+
+    duration: Pause = timedelta(seconds=60)
+    renew_every: Pause = timedelta(seconds=20)
+
+    @model_validator(mode="after")
+    def _in_time(self) -> LeaseConfig:
+        if not timedelta(seconds=1) <= self.duration <= timedelta(hours=1):
+            raise ValueError("duration must be from 1s to 1h")
+        if self.renew_every >= self.duration / 2:
+            raise ValueError("renewEvery must be less than half of duration")
+        return self
+
+
 class IssuerConfig(_Section):
     """One ACME CA (RFC 8555)."""
 
@@ -361,6 +376,7 @@ class Config(_Section):
     certificates: list[CertificateConfig] = []
     rollout_windows: list[WindowConfig] = []
     policy: PolicyConfig = PolicyConfig()
+    lease: LeaseConfig = LeaseConfig()
     route: Literal["auto", "outside", "inside"] = "auto"
     probe_timeout: Pause = timedelta(seconds=5)
     validation_patience: Pause = timedelta(minutes=2)

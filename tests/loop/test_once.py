@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
-from certbaton import daemon
-from certbaton.cluster import Cluster
+from certbaton import daemon, telemetry
+from certbaton.cluster import Cluster, Lease
 from certbaton.daemon import EXIT_FAILED, EXIT_OK, EXIT_WAITING
 from certbaton.model import Wait, WaitKind
 from certbaton.reconcile import Report
@@ -36,11 +36,13 @@ class Scripted:
         self.turns = turns
         self.counted: dict[str, int] = dict.fromkeys(turns, 0)
         self.stop = threading.Event()
+        self.over = threading.Event()
+        self.changed = threading.Event()
         self.reconciler = self
         self.cluster = SimpleNamespace(
             complete=True,
             problems=lambda: ("Secrets: 403",),
-            start=lambda changed: setattr(self, "changed", changed),
+            start=lambda changed: None,
             stop=lambda: None,
         )
 
@@ -59,11 +61,58 @@ class Scripted:
 
     def on_signals(self) -> None: ...
 
+    def begin(self) -> None: ...
 
-def once(monkeypatch: pytest.MonkeyPatch, scripted: Scripted, timeout: timedelta = PATIENCE) -> int:
-    monkeypatch.setattr(daemon, "Daemon", lambda config, cluster: scripted)
+    def nudge(self) -> None:
+        self.changed.set()
+
+    def pause(self, seconds: float) -> None:
+        self.changed.wait(seconds)
+        self.changed.clear()
+
+    def leads(self, lease: ScriptedLease, left: Callable[[], float]) -> bool:
+        lease.held = lease.answers.pop(0) if lease.answers else True
+        return lease.held
+
+
+class ScriptedLease:
+    """In the place of `Lease`: *answers* are what the attempts to get it come to, then it is."""
+
+    def __init__(self, *answers: bool, problem: str | None = None) -> None:
+        self.answers = list(answers)
+        self.problem = problem
+        self.held = False
+        self.released = False
+
+    def valid(self) -> bool:
+        return self.held
+
+    def sentence(self) -> str:
+        return "the other one holds it"
+
+    def start(self, nudge: Callable[[], None]) -> None: ...
+
+    def campaign(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def release(self) -> bool:
+        self.held, self.released = False, True
+        return True
+
+
+def once(
+    monkeypatch: pytest.MonkeyPatch,
+    scripted: Scripted,
+    timeout: timedelta = PATIENCE,
+    lease: ScriptedLease | None = None,
+) -> int:
+    monkeypatch.setattr(daemon, "Daemon", lambda config, cluster, lease: scripted)
     config = cast(Config, SimpleNamespace(workers=2))
-    return daemon.once(config, cast(Cluster, scripted.cluster), timeout)
+    lease = lease or ScriptedLease()
+    code = daemon.once(config, cast(Cluster, scripted.cluster), cast(Lease, lease), timeout)
+    assert lease.released or not scripted.cluster.complete
+    return code
 
 
 VERDICTS: dict[str, tuple[dict[str, list[list[WaitKind]]], int, dict[str, int]]] = {
@@ -143,13 +192,11 @@ def test_a_change_in_the_cluster_ends_a_wait_early(monkeypatch: pytest.MonkeyPat
     """A wait of hours is over when a watch tells something."""
 
     class Changing(Scripted):
-        changed: Any
-
         def turn(self, name: str) -> Report:
             self.counted[name] += 1
             if self.counted[name] == 2:
                 return a_report(name)
-            threading.Timer(0.05, lambda: self.changed()).start()
+            threading.Timer(0.05, self.changed.set).start()
             return a_report(name, IN_FLIGHT, within=timedelta(hours=1))
 
     changing = Changing(one=[])
@@ -163,3 +210,38 @@ def test_a_cluster_that_cannot_be_read_is_a_failure(monkeypatch: pytest.MonkeyPa
     scripted.cluster.complete = False
     assert once(monkeypatch, scripted, timedelta(milliseconds=100)) == EXIT_FAILED
     assert scripted.counted == {"one": 0}
+
+
+def test_another_process_that_works_is_waited_for_and_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """6, and nothing was touched."""
+    telemetry.configure("warning", "json")
+    scripted = Scripted(one=[[]])
+    try:
+        assert once(monkeypatch, scripted, lease=ScriptedLease(False)) == EXIT_WAITING
+    finally:
+        telemetry.configure("critical", "json")
+    assert scripted.counted == {"one": 0}
+    assert "another process works: the other one holds it" in capsys.readouterr().out
+
+
+def test_a_lease_that_may_not_be_taken_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1: a person has to give it the right."""
+    lease = ScriptedLease(False, problem="certbaton is not allowed to update leases")
+    assert once(monkeypatch, Scripted(one=[[]]), lease=lease) == EXIT_FAILED
+
+
+def test_a_lease_that_is_lost_midway_is_taken_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And only whoever had not ended goes on."""
+    lease = ScriptedLease()
+
+    class Losing(Scripted):
+        def turn(self, name: str) -> Report:
+            if name == "two":
+                lease.held = False
+            return super().turn(name)
+
+    losing = Losing(one=[[]], two=[[IN_FLIGHT], []])
+    assert once(monkeypatch, losing, lease=lease) == EXIT_OK
+    assert losing.counted == {"one": 1, "two": 2}

@@ -274,6 +274,11 @@ def _read(response: requests.Response) -> bytes:
     return bytes(content)
 
 
+def jwk_of(key: PrivateKey) -> JWK:
+    """*key* as a JSON Web Key (RFC 7517)."""
+    return _jwk(key)[0]
+
+
 def _jwk(key: PrivateKey) -> tuple[JWK, JWASignature]:
     if not key.type.startswith("RSA"):
         algorithms = {"P-256": ES256, "P-384": ES384, "P-521": ES512}

@@ -24,7 +24,7 @@ import requests
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from certbaton.ca.net import Net, Refused
+from certbaton.ca.net import Net, Refused, jwk_of
 from certbaton.ca.problems import OrderNotReady, describe, error_for, retry_after
 from certbaton.errors import AccountMissing, CaUnavailable, PermanentError
 from certbaton.model import AuthorizationInfo, ChallengeInfo, IssuerSpec, OrderInfo
@@ -52,7 +52,7 @@ class Session:
         self._net = Net(
             account_key, account_url, ca_bundle=issuer.ca_bundle, timeout=issuer.timeout
         )
-        self._thumbprint = _base64url(self._net.jwk.thumbprint())
+        self._thumbprint = thumbprint(account_key)
         self._directory: Mapping[str, str] = {}
         self._directory_at = 0.0
 
@@ -221,6 +221,11 @@ class Session:
             if not resources.get(name):
                 raise CaUnavailable(f"the directory {url} has no {name}")
         return resources
+
+
+def thumbprint(account_key: PrivateKey) -> str:
+    """What stands behind the token in a key authorization (section 8.1); it is no secret."""
+    return _base64url(jwk_of(account_key).thumbprint())
 
 
 def _order(url: str, response: requests.Response) -> OrderInfo:

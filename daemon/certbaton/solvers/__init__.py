@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 from certbaton.errors import ConfigurationError
 from certbaton.model import ChallengeInfo
@@ -64,6 +64,18 @@ class Solver(Protocol):
 
         MUST succeed when nothing is there, and without `present` having
         succeeded, or having been called, before.
+        """
+
+
+@runtime_checkable
+class AnswersOthers(Protocol):
+    """What a solver may do beside: answer challenges that another replica was given."""
+
+    def answer_others(self, value_of: Callable[[str], str | None]) -> None:
+        """
+        From now on answer a token that was not presented here with what *value_of* gives for it.
+
+        None is for a token that nobody may answer. Threads of the solver call it.
         """
 
 

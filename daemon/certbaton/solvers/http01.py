@@ -10,7 +10,7 @@ same challenges are presented again.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from certbaton.errors import SolverNotReady
@@ -38,6 +38,7 @@ class Http01Solver:
     def __init__(self, *, address: str = "::", port: int = DEFAULT_PORT) -> None:
         self._answers: dict[str, bytes] = {}
         self._lock = threading.Lock()
+        self._value_of: Callable[[str], str | None] = lambda token: None
         self._server = HttpServer(self._respond, name="http-01", address=address, port=port)
 
     @property
@@ -73,14 +74,25 @@ class Http01Solver:
         with self._lock:
             self._answers.pop(challenge.token, None)
 
+    def answer_others(self, value_of: Callable[[str], str | None]) -> None:
+        """Ask *value_of* about tokens that were not presented here; None from it is a 404."""
+        self._value_of = value_of
+
     def _respond(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
         if path.startswith(PATH) and environ["REQUEST_METHOD"] in ("GET", "HEAD"):
-            with self._lock:
-                body = self._answers.get(path[len(PATH) :])
+            body = self._answer(path[len(PATH) :])
             if body is not None:
                 return answer(environ, start_response, "200 OK", body)
         return answer(environ, start_response, "404 Not Found", b"not found\n")
+
+    def _answer(self, token: str) -> bytes | None:
+        with self._lock:
+            body = self._answers.get(token)
+        if body is not None:
+            return body
+        value = self._value_of(token)
+        return value.encode("ascii") if value is not None else None
 
 
 def build(settings: Mapping[str, object]) -> Http01Solver:
