@@ -1,0 +1,54 @@
+"""
+A CA that is asked for nothing while a check fails: the other half of ``cluster.fence``.
+
+Reading goes on. What is sent although the process was stopped right after the check does no harm
+that lasts: newOrder hands an open order out again, answers and finalize meet an order that has
+moved on, and what they lead to is written to the cluster, or rather isn't.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from certbaton.ca.order import CertificateAuthority
+from certbaton.model import AuthorizationInfo, ChallengeInfo, OrderInfo
+
+
+class FencedAuthority:
+    """`CertificateAuthority` on *ca*; *check* raises where nothing may be changed."""
+
+    def __init__(self, ca: CertificateAuthority, check: Callable[[], None]) -> None:
+        self._ca = ca
+        self._check = check
+
+    def new_account(self) -> str:
+        self._check()
+        return self._ca.new_account()
+
+    def find_account(self) -> str:
+        return self._ca.find_account()
+
+    def new_order(self, names: Sequence[str], profile: str | None = None) -> OrderInfo:
+        self._check()
+        return self._ca.new_order(names, profile)
+
+    def order(self, url: str) -> OrderInfo:
+        return self._ca.order(url)
+
+    def authorization(self, url: str) -> AuthorizationInfo:
+        return self._ca.authorization(url)
+
+    def answer(self, challenge: ChallengeInfo) -> None:
+        self._check()
+        self._ca.answer(challenge)
+
+    def finalize(self, order: OrderInfo, csr_pem: str) -> OrderInfo:
+        self._check()
+        return self._ca.finalize(order, csr_pem)
+
+    def download(self, certificate_url: str) -> str:
+        return self._ca.download(certificate_url)
+
+    def deactivate_authorization(self, url: str) -> None:
+        self._check()
+        self._ca.deactivate_authorization(url)

@@ -1,0 +1,215 @@
+"""
+The parts of one process, put together from a configuration.
+
+What outlives a loss of the Lease (cluster, solvers, the Lease itself) is made once; what
+remembers what it did is made anew each time.
+"""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from types import FrameType
+
+from certbaton import failpoints
+from certbaton.apply import Applier
+from certbaton.ca.fenced import FencedAuthority
+from certbaton.ca.order import CertificateAuthority
+from certbaton.ca.session import Session
+from certbaton.cluster import Cluster, Lease
+from certbaton.errors import CertbatonError
+from certbaton.model import IssuerSpec
+from certbaton.observe import Observer
+from certbaton.ordering import Orders
+from certbaton.others import OthersChallenges
+from certbaton.pki import PrivateKey
+from certbaton.reconcile import Reconciler
+from certbaton.settings import Config, Dns01Config, SolverConfig
+from certbaton.solvers import AnswersOthers, Solver, load
+from certbaton.solvers.fenced import FencedSolver
+from certbaton.targets import load as load_target
+from certbaton.telemetry import logger
+
+
+def utc_now() -> datetime:
+    """Read the clock: aware, UTC. The one place where the daemon does."""
+    return datetime.now(UTC) + failpoints.clock_offset()
+
+
+class Sessions:
+    """One ACME session per thread and account: they are not safe to share."""
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+
+    def connect(
+        self, issuer: IssuerSpec, key: PrivateKey, account_url: str | None
+    ) -> CertificateAuthority:
+        """Give this thread's session of that account."""
+        known: dict[tuple[str, str, str | None], Session]
+        known = self._local.__dict__.setdefault("sessions", {})
+        which = (issuer.directory, key.public_key_sha256, account_url)
+        if which not in known:
+            known[which] = Session(issuer, key, account_url)
+        return known[which]
+
+
+def build_solver(config: SolverConfig) -> Solver:
+    """Build, not start, the solver that *config* describes."""
+    settings = config.model_dump(by_alias=True, exclude={"type"}, exclude_none=True)
+    if isinstance(config, Dns01Config):
+        settings = {"provider": config.provider, "settings": settings[config.provider]}
+    return load(config.type, settings)
+
+
+class Daemon:
+    """
+    All parts of one process, wired.
+
+    `begin` is for each time that *lease* is held. Without *lease* it is only good for looking.
+    """
+
+    def __init__(self, config: Config, cluster: Cluster, lease: Lease | None = None) -> None:
+        self.config = config
+        self.cluster = cluster
+        self.lease = lease
+        self.stop = threading.Event()
+        self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.policy = config.policy.policy()
+        self._specs = {spec.name: spec for spec in config.specs()}
+        self.solvers = {
+            name: build_solver(config.solvers[name])
+            for name in sorted({spec.solver for spec in self._specs.values()})
+        }
+        others = OthersChallenges(cluster)
+        for solver in self.solvers.values():
+            if isinstance(solver, AnswersOthers):
+                solver.answer_others(others.value_of)
+        self._sessions = Sessions()
+        self.over = threading.Event()
+        self.reconciler = self._reconciler()
+
+    def begin(self) -> None:
+        """Forget what was done before: by now another process may have worked."""
+        self.over = threading.Event()
+        if self.stop.is_set():
+            self.over.set()
+        self.reconciler = self._reconciler()
+
+    def _reconciler(self) -> Reconciler:
+        check = self.lease.ensure if self.lease is not None else (lambda: None)
+        over = self.over
+        target = load_target("oci")
+
+        def connect(
+            issuer: IssuerSpec, key: PrivateKey, account_url: str | None
+        ) -> CertificateAuthority:
+            return FencedAuthority(self._sessions.connect(issuer, key, account_url), check)
+
+        orders = Orders(
+            self.cluster,
+            connect,
+            {name: FencedSolver(solver, check) for name, solver in self.solvers.items()},
+            {spec.issuer.directory: spec.issuer for spec in self._specs.values()},
+            {spec.name: spec.solver for spec in self._specs.values()},
+            policy=self.policy,
+            clock=utc_now,
+            sleep=lambda seconds: not over.wait(seconds),
+            patience=self.config.validation_patience,
+        )
+        applier = Applier(
+            self.cluster,
+            target,
+            orders,
+            policy=self.policy,
+            field_manager=self.config.instance_id().field_manager,
+            clock=utc_now,
+        )
+        observer = Observer(
+            self.cluster, target, route=self.config.route, timeout=self.config.probe_timeout
+        )
+        return Reconciler(
+            self.cluster,
+            observer,
+            applier,
+            orders,
+            self._specs,
+            self.policy,
+            utc_now,
+            over,
+            leading=self.lease.valid if self.lease is not None else (lambda: True),
+        )
+
+    # --- the lease --------------------------------------------------------------------
+
+    def nudge(self) -> None:
+        """Something happened that `leads` or `pause` may wait for. Also for signal handlers."""
+        self._news.put(None)
+
+    def pause(self, seconds: float | None) -> None:
+        """Wait for a `nudge`, at most *seconds*."""
+        try:
+            self._news.get(timeout=None if seconds is None else max(0.0, seconds))
+            while True:
+                self._news.get_nowait()
+        except queue.Empty:
+            return
+
+    def leads(self, lease: Lease, until: Callable[[], float | None]) -> bool:
+        """
+        Wait until *lease* is held, and the Secrets have been listed since.
+
+        The predecessor may have stored what the watch has not delivered yet, and nothing that
+        exists is to be ordered again. False if a signal came, or *until* has no seconds left.
+        """
+        told: tuple[str | None, str] = (None, "")
+        while not self.stop.is_set():
+            left = until()
+            if left is not None and left <= 0:
+                return False
+            if lease.valid():
+                try:
+                    self.cluster.store.cache.relist()
+                except CertbatonError as exc:
+                    logger().warning("secrets_not_listed", error=str(exc))
+                    self.pause(min(1.0, left or 1.0))
+                    continue
+                if lease.valid():
+                    return True
+            news = (lease.problem, lease.holder)
+            if news != told:
+                told = news
+                if lease.problem is not None:
+                    logger().warning("lease_trouble", error=lease.problem)
+                elif lease.holder not in ("", lease.identity):
+                    logger().info("standing_by", holder=lease.holder)
+            self.pause(left)
+        return False
+
+    @contextmanager
+    def solving(self) -> Iterator[None]:
+        """Keep the solvers up."""
+        started: list[Solver] = []
+        try:
+            for solver in self.solvers.values():
+                solver.start()
+                started.append(solver)
+            yield
+        finally:
+            for solver in started:
+                solver.close()
+
+    def on_signals(self) -> None:
+        """SIGTERM and SIGINT end the current write, not the whole order."""
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            self.stop.set()
+            self.over.set()
+            self.nudge()
+
+        signal.signal(signal.SIGTERM, handle)
+        signal.signal(signal.SIGINT, handle)
