@@ -274,7 +274,8 @@ def _roll_out(
                 )
             continue
         if binding.problem is not None:
-            draft.waits.append(Wait(binding.problem, now + policy.backstop, WaitKind.IN_FLIGHT))
+            # a person has to change something: nothing is in flight
+            draft.waits.append(Wait(binding.problem, now + policy.backstop, WaitKind.BACK_OFF))
         elif moving is not None:
             draft.waits.append(
                 Wait(
