@@ -120,7 +120,7 @@ def test_nobody_there_is_told_in_the_system_s_words() -> None:
     with pytest.raises(CaUnavailable) as caught:
         ca.new_account()
     assert str(caught.value) == (
-        "no answer to directory from 127.0.0.1: [Errno 111] Connection refused"
+        f"no answer to directory from 127.0.0.1:{port}: [Errno 111] Connection refused"
     )
 
 

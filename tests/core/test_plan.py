@@ -175,7 +175,7 @@ def test_roll_out(case: Roll) -> None:
             case Unmark():
                 short.append("U")
     assert " ".join(short) == case.done
-    flying = [wait.what for wait in found.waits if wait.kind is WaitKind.IN_FLIGHT]
+    flying = [wait.what for wait in found.waits if wait.kind is not WaitKind.LATER]
     assert len(flying) == len(case.waits), flying
     for what, start in zip(sorted(flying), sorted(case.waits), strict=True):
         assert what.startswith(start)
@@ -307,3 +307,11 @@ def test_who_cannot_see_is_told_how_to_see_better() -> None:
     assert isinstance(found[0], MarkServed)
     assert "ingress-ip-mode: proxy" in str(found[0].hint)
     assert found[0].since == NOW - HOUR
+
+
+def test_a_service_that_cannot_be_written_is_a_failure_and_no_wait() -> None:
+    """Somebody has to change it: `once` ends at once, and says so."""
+    found = planned(a_snapshot(NEW, services=[a_service(SHOP, problem="its port has no name")]))
+    assert [wait.kind for wait in found.waits if wait.kind is not WaitKind.LATER] == [
+        WaitKind.BACK_OFF
+    ]

@@ -148,6 +148,12 @@ WRITES = {
         service=NO_HTTPS,
         complete=True,
     ),
+    "http was renamed after we had written the port: the port stays as it is": Write(
+        a_service(
+            ServicePort("web", 80, "TCP", 9090), HTTPS, annotations={SSL_PORTS: "443"}, owned=OURS
+        ),
+        complete=True,
+    ),
     "several ports, of which one is called http": Write(
         a_service(ServicePort("admin", 9000, "TCP", 9000), HTTP)
     ),

@@ -287,7 +287,8 @@ def _jwk(key: PrivateKey) -> tuple[JWK, JWASignature]:
 
 
 def _host(url: str) -> str:
-    return urllib3.util.parse_url(url).host or url
+    # with the port, where one is named, and without credentials
+    return urllib3.util.parse_url(url).netloc or url
 
 
 def _why(error: BaseException) -> str:

@@ -78,7 +78,7 @@ def roll_out(
         _tell(draft, service, choice, snapshot)
         if choice.problem is not None:
             until = now + policy.backstop
-            draft.waits.append(Wait(choice.problem, until, WaitKind.IN_FLIGHT))
+            draft.waits.append(Wait(choice.problem, until, WaitKind.BACK_OFF))
         binding = snapshot.bindings[service.ref]
         verdict = verdicts.get(service.ref)
         if isinstance(verdict, Wait):
@@ -256,7 +256,8 @@ def _blocked(
         what = f"certificate {spec.name}" if spec.paused else f"Service {ref}"
         return f"paused: {what} is paused, so Service {ref} is not made to name {choice.ref}"
     if binding.problem is not None:
-        return Wait(binding.problem, now + policy.backstop, WaitKind.IN_FLIGHT)
+        # a person has to change something: nothing is in flight
+        return Wait(binding.problem, now + policy.backstop, WaitKind.BACK_OFF)
     if moving is not None:
         what = f"Service {ref} is next, after {moving}"
         return Wait(what, now + policy.poll_listener, WaitKind.IN_FLIGHT)

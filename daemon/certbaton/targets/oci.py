@@ -120,8 +120,15 @@ def _writes_https(state: ServiceState, service: ServiceSpec) -> bool:
 
 
 def _follows_http(state: ServiceState, service: ServiceSpec) -> bool:
-    """Say whether port 443 is to go where `http` goes: not once others have changed it."""
-    return service.add_https_port and not state.owned.others_https
+    """
+    Say whether port 443 is to go where `http` goes.
+
+    Not once others have changed it, nor when `http` is gone: as it is then does
+    more good than a certificate that runs out.
+    """
+    if not service.add_https_port or state.owned.others_https:
+        return False
+    return not (state.owned.https_port and _named(state, "http") is None)
 
 
 def _target_port(state: ServiceState, service: ServiceSpec) -> int | str | None:
