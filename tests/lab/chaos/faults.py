@@ -40,8 +40,9 @@ class WireFault:
       error, error-after     500 without asking the server, or in place of its answer
       bad-nonce              the CA's own, with a fresh nonce
 
-    It meets a *share* of the requests with one of *methods* (none: any) whose path and query
-    *path* is found in (a regular expression), up to *times*; watches only where *watches*.
+    It meets the first and then a *share* of the requests with one of *methods* (none: any) in
+    whose path and query *path* (a regular expression) is found, up to *times*; watches only
+    where *watches*.
     """
 
     kind: Kind
@@ -65,7 +66,7 @@ class WireFault:
         with self._lock:
             if self.times is not None and self.met >= self.times:
                 return False
-            if self.share < 1.0 and dice.random() >= self.share:
+            if self.met and self.share < 1.0 and dice.random() >= self.share:
                 return False
             self.met += 1
             return True

@@ -50,8 +50,9 @@ class ChaosWorld(World):
         self._stack.callback(self.stop_daemon)
 
     def configuration(self, *certificates: Obj, **more: Any) -> Obj:
-        """As always, with the CA by way of the proxy."""
-        config = super().configuration(*certificates, **more)
+        """As always, with the CA by way of the proxy, and a Lease that is soon taken over."""
+        lease = {"duration": "6s", "renewEvery": "2s"}
+        config = super().configuration(*certificates, **{"lease": lease, **more})
         config["issuers"]["lab"] |= {
             "directory": self.ca.directory,
             "caBundle": str(self.ca.ca_file),
