@@ -247,8 +247,8 @@ class Reconciler:
             pause = self._pauses.get((found.certificate, _key(action)))
             if pause is None or pause.until <= now:
                 actions.append(action)
-            else:
-                waits.append(Wait(pause.what, pause.until, pause.kind))
+            elif (wait := Wait(pause.what, pause.until, pause.kind)) not in waits:
+                waits.append(wait)
         return actions, waits
 
     # --- telling people -----------------------------------------------------------------

@@ -193,12 +193,12 @@ def test_whatever_the_world_looks_like(
     repoints = [action for action in actions if isinstance(action, Repoint)]
     assert len(repoints) <= 1, "one listener at a time"
     for repoint in repoints:
-        assert repoint.version in world.versions
+        assert repoint.version is not None and repoint.version in world.versions
         assert repoint.version.marked_at is None and usable(repoint.version, NOW)
         assert repoint.service.ref in world.services
         binding = world.bindings[repoint.service.ref]
         assert binding.reference != repoint.version.ref or not binding.complete
-    targets = {ref for a in actions if isinstance(a, Repoint) for ref in [a.version.ref]}
+    targets = {action.reference for action in repoints}
     assert targets.isdisjoint(version.ref for version in swept)
 
     for action in actions:
