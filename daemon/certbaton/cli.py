@@ -186,7 +186,7 @@ def version() -> None:
 def _duration(text: str) -> timedelta:
     from pydantic import TypeAdapter, ValidationError
 
-    from certbaton.settings import Duration
+    from certbaton.settings_fields import Duration
 
     try:
         return TypeAdapter[timedelta](Duration).validate_python(text)

@@ -24,7 +24,8 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from certbaton.errors import ConfigurationError
 from certbaton.model import ObjectRef
-from certbaton.settings import Config, Http01Config, not_text, shown, write_duration
+from certbaton.settings import Config, Http01Config
+from certbaton.settings_fields import not_text, shown, write_duration
 
 # No key lies deeper (solvers.NAME.rfc2136.tsigSecretFile); YAML aliases can go on for ever.
 _DEPTH = 6

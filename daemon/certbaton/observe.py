@@ -102,6 +102,7 @@ class Observer:
             failed_validations=tuple(
                 failed for journal in journals.values() for failed in journal.failed_validations
             ),
+            clock_apart=cluster.api.clock_apart() or timedelta(0),
             complete=cluster.complete,
             problems=cluster.problems(),
         )

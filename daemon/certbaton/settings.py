@@ -12,17 +12,12 @@ from datetime import timedelta
 from typing import Annotated, Literal
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    PlainSerializer,
     WithJsonSchema,
     field_validator,
     model_validator,
 )
-from pydantic.alias_generators import to_camel
 
 from certbaton.model import (
     CertificateSpec,
@@ -30,127 +25,35 @@ from certbaton.model import (
     IssuerSpec,
     KeyType,
     ObjectRef,
-    Policy,
     ProbeSpec,
     RolloutWindow,
     ServiceSpec,
 )
 
 # A version's name is <certificate>-<8>-<10> and has to fit a label (63).
-MAX_CERTIFICATE_NAME = 42
-
-_DEFAULTS = Policy()
-_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h|d))+")
-_LONGEST = timedelta(days=3660)
-_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-_CERTIFICATE_NAME = re.compile(f"^[a-z0-9]([a-z0-9-]{{0,{MAX_CERTIFICATE_NAME - 2}}}[a-z0-9])?$")
-_OBJECT_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
-
-
-def _read_duration(value: object) -> object:
-    if isinstance(value, timedelta):
-        return value
-    if isinstance(value, str) and len(value) <= 32 and _DURATION.fullmatch(value):
-        parts = re.findall(r"([0-9.]+)(ms|s|m|h|d)", value)
-        seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-        if seconds > _LONGEST.total_seconds():
-            raise ValueError(f"{value!r} is longer than ten years")
-        return timedelta(seconds=seconds)
-    raise ValueError(f"{shown(value)} is not a duration; write for example 30s, 10m, 1h30m or 7d")
+from certbaton.settings_fields import (
+    CERTIFICATE_NAME,
+    LABEL,
+    MAX_CERTIFICATE_NAME,
+    ObjectName,
+    Pause,
+    Port,
+    Section,
+    Text,
+    as_text,
+    shown,
+)
+from certbaton.settings_policy import PolicyConfig
 
 
-def _not_zero(value: timedelta) -> timedelta:
-    if not value:
-        raise ValueError("must be longer than zero")
-    return value
-
-
-def write_duration(value: timedelta) -> str:
-    """Write *value* as the file has it: 30s, 10m, 7d."""
-    seconds = value.total_seconds()
-    for unit in ("d", "h", "m", "s"):
-        if seconds and seconds % _UNITS[unit] == 0:
-            return f"{int(seconds // _UNITS[unit])}{unit}"
-    return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
-
-
-# A duration that may be zero, where that switches something off, and one that may not.
-Duration = Annotated[
-    timedelta,
-    BeforeValidator(_read_duration),
-    PlainSerializer(write_duration),
-    WithJsonSchema({"type": "string", "pattern": f"^{_DURATION.pattern}$"}),
-]
-Pause = Annotated[Duration, AfterValidator(_not_zero)]
-
-
-def shown(value: object) -> str:
-    """Show *value* to whoever wrote it in the file; what holds other values by its kind only."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, dict):
-        return "keys and values"
-    if isinstance(value, list):
-        return "a list"
-    text = repr(value) if isinstance(value, str) else str(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def not_text(value: object) -> str:
-    """Say that *value* should have been text."""
-    quotes = "" if value is None or isinstance(value, dict | list) else "; put it in quotes"
-    return f"must be text, not {shown(value)}{quotes}"
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(not_text(value))
-    return value
-
-
-def _object_name(value: object) -> str:
-    name = _text(value)
-    if not _OBJECT_NAME.fullmatch(name):
-        raise ValueError(
-            f"{shown(name)} is not a name that Kubernetes takes: lower-case letters, digits, "
-            "inner hyphens and dots, at most 253 of them"
-        )
-    return name
-
-
-ObjectName = Annotated[
-    str,
-    BeforeValidator(_object_name),
-    WithJsonSchema({"type": "string", "pattern": f"^{_OBJECT_NAME.pattern}$"}),
-]
-Text = Annotated[str, Field(min_length=1, max_length=1024)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-
-
-class _Section(BaseModel):
-    # Strict, as the JSON schema is: "8089" is no port, and 1 is not true.
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        allow_inf_nan=False,
-        alias_generator=to_camel,
-        validate_by_name=False,
-        validate_by_alias=True,
-    )
-
-
-class InstanceConfig(_Section):
+class InstanceConfig(Section):
     """Which release this is; the chart sets both by environment variables."""
 
     release: ObjectName = "certbaton"
     namespace: ObjectName = "certbaton"
 
 
-class LeaseConfig(_Section):
+class LeaseConfig(Section):
     """How one process of a release is chosen to work; the others stand by."""
 
     duration: Pause = timedelta(seconds=60)
@@ -165,7 +68,7 @@ class LeaseConfig(_Section):
         return self
 
 
-class IssuerConfig(_Section):
+class IssuerConfig(Section):
     """One ACME CA (RFC 8555)."""
 
     directory: Text
@@ -189,7 +92,7 @@ class IssuerConfig(_Section):
         return value
 
 
-class Http01Config(_Section):
+class Http01Config(Section):
     """The built-in server for /.well-known/acme-challenge/ (RFC 8555 section 8.3)."""
 
     type: Literal["http-01"]
@@ -197,7 +100,7 @@ class Http01Config(_Section):
     address: Text = "::"  # of both families; it has to be reached from outside the pod
 
 
-class Rfc2136Config(_Section):
+class Rfc2136Config(Section):
     """Dynamic updates of a name server of your own (RFC 2136), signed by TSIG (RFC 8945)."""
 
     server: Text
@@ -219,7 +122,7 @@ class Rfc2136Config(_Section):
     timeout_seconds: float = Field(default=5, ge=0.1, le=60)
 
 
-class Dns01Config(_Section):
+class Dns01Config(Section):
     """TXT records at _acme-challenge (RFC 8555 section 8.4)."""
 
     type: Literal["dns-01"]
@@ -230,7 +133,7 @@ class Dns01Config(_Section):
 SolverConfig = Annotated[Http01Config | Dns01Config, Field(discriminator="type")]
 
 
-class ProbeConfig(_Section):
+class ProbeConfig(Section):
     """Where to look at a listener, in place of what the Service's status says."""
 
     address: Text | None = None
@@ -238,7 +141,7 @@ class ProbeConfig(_Section):
     server_name: Text | None = None
 
 
-class ServiceConfig(_Section):
+class ServiceConfig(Section):
     """A Service of type LoadBalancer that serves the certificate."""
 
     namespace: ObjectName
@@ -249,7 +152,7 @@ class ServiceConfig(_Section):
 
 
 def _dns_name(value: object) -> str:
-    name = _text(value).lower()
+    name = as_text(value).lower()
     said = shown(value)
     if not name.isascii():
         raise ValueError(f"{said} has letters outside ASCII; write it in its xn-- form")
@@ -267,7 +170,7 @@ def _dns_name(value: object) -> str:
             raise ValueError(f"{said} is not a DNS name: a label is empty")
         if len(label) > 63:
             raise ValueError(f"{said} is not a DNS name: a label is longer than 63 characters")
-        if not _LABEL.fullmatch(label):
+        if not LABEL.fullmatch(label):
             raise ValueError(
                 f"{said} is not a DNS name: {shown(label)} is not letters, digits and inner hyphens"
             )
@@ -285,7 +188,7 @@ DnsName = Annotated[
 ]
 
 
-class WindowConfig(_Section):
+class WindowConfig(Section):
     """When listeners may be changed: at *cron*'s times, for *duration*, in *timezone*."""
 
     cron: str
@@ -293,22 +196,22 @@ class WindowConfig(_Section):
     timezone: str = "UTC"
 
 
-class CertificateConfig(_Section):
+class CertificateConfig(Section):
     """One certificate, its names, and the Services that serve it."""
 
-    name: Annotated[str, Field(json_schema_extra={"pattern": _CERTIFICATE_NAME.pattern})]
+    name: Annotated[str, Field(json_schema_extra={"pattern": CERTIFICATE_NAME.pattern})]
     dns_names: list[DnsName] = Field(min_length=1, max_length=100)
     issuer: str
     solver: str
     key_type: KeyType = Field(default=KeyType.RSA_2048, strict=False)
-    services: list[ServiceConfig] = []
+    services: list[ServiceConfig] = Field(default=[])
     paused: bool = False
     rollout_windows: list[WindowConfig] | None = None
 
     @field_validator("name")
     @classmethod
     def _short_and_dotless(cls, value: str) -> str:
-        if not _CERTIFICATE_NAME.fullmatch(value):
+        if not CERTIFICATE_NAME.fullmatch(value):
             raise ValueError(
                 f"{shown(value)} must be lower-case letters, digits and inner hyphens, at most "
                 f"{MAX_CERTIFICATE_NAME} of them (it begins the names of Secrets, and the OCI "
@@ -325,56 +228,14 @@ class CertificateConfig(_Section):
         return names
 
 
-class PolicyConfig(_Section):
-    """The numbers behind the rules; shares are of the certificate's lifetime."""
-
-    renew_left: float = Field(default=_DEFAULTS.renew_left, gt=0, lt=1)
-    renew_left_short: float = Field(default=_DEFAULTS.renew_left_short, gt=0, lt=1)
-    short_lifetime: Duration = _DEFAULTS.short_lifetime
-    renew_jitter: float = Field(default=_DEFAULTS.renew_jitter, ge=0, lt=0.1)
-    late: float = Field(default=_DEFAULTS.late, gt=0, lt=1)
-    retention_share: float = Field(default=_DEFAULTS.retention_share, ge=0, lt=1)
-    retention_ceiling: Duration = _DEFAULTS.retention_ceiling
-    sweep_share: float = Field(default=_DEFAULTS.sweep_share, ge=0, lt=1)
-    sweep_ceiling: Duration = _DEFAULTS.sweep_ceiling
-    settle_share: float = Field(default=_DEFAULTS.settle_share, gt=0, lt=1)
-    settle_ceiling: Pause = _DEFAULTS.settle_ceiling
-    handover_ceiling: Pause = _DEFAULTS.handover_ceiling
-    alert_share: float = Field(default=_DEFAULTS.alert_share, gt=0, lt=1)
-    alert_ceiling: Pause = _DEFAULTS.alert_ceiling
-    drift_share: float = Field(default=_DEFAULTS.drift_share, gt=0, lt=1)
-    drift_ceiling: Pause = _DEFAULTS.drift_ceiling
-    drift_rounds: int = Field(default=_DEFAULTS.drift_rounds, ge=0, le=1000)
-    keep_previous: int = Field(default=_DEFAULTS.keep_previous, ge=0, le=10)
-    back_off: list[Pause] = Field(default=list(_DEFAULTS.back_off), min_length=1)
-    back_off_share: float = Field(default=_DEFAULTS.back_off_share, gt=0, lt=1)
-    order_limit: int = Field(default=_DEFAULTS.order_limit, ge=1, le=1000)
-    order_limit_window: Pause = _DEFAULTS.order_limit_window
-    validation_limit: int = Field(default=_DEFAULTS.validation_limit, ge=1, le=1000)
-    validation_limit_window: Pause = _DEFAULTS.validation_limit_window
-    poll_listener: Pause = _DEFAULTS.poll_listener
-    backstop: Pause = _DEFAULTS.backstop
-
-    @model_validator(mode="after")
-    def _order_of_times(self) -> PolicyConfig:
-        if self.late >= min(self.renew_left, self.renew_left_short):
-            raise ValueError("late must be less than renewLeft and renewLeftShort")
-        return self
-
-    def policy(self) -> Policy:
-        """Give the same numbers as the core takes them."""
-        values = {key: getattr(self, key) for key in type(self).model_fields}
-        return Policy(**{**values, "back_off": tuple(self.back_off)})
-
-
-class Config(_Section):
+class Config(Section):
     """The whole file."""
 
     instance: InstanceConfig = InstanceConfig()
-    issuers: dict[ObjectName, IssuerConfig] = {}
-    solvers: dict[ObjectName, SolverConfig] = {}
-    certificates: list[CertificateConfig] = []
-    rollout_windows: list[WindowConfig] = []
+    issuers: dict[ObjectName, IssuerConfig] = Field(default={})
+    solvers: dict[ObjectName, SolverConfig] = Field(default={})
+    certificates: list[CertificateConfig] = Field(default=[])
+    rollout_windows: list[WindowConfig] = Field(default=[])
     policy: PolicyConfig = PolicyConfig()
     lease: LeaseConfig = LeaseConfig()
     route: Literal["auto", "outside", "inside"] = "auto"

@@ -17,7 +17,8 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from pydantic import BaseModel
 
 from certbaton.config import json_schema, parse
-from certbaton.settings import CertificateConfig, Config, write_duration
+from certbaton.settings import CertificateConfig, Config
+from certbaton.settings_fields import write_duration
 from certbaton.solvers import rfc2136
 
 FOLDER = Path(__file__).resolve().parents[2] / "config"

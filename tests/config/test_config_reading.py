@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from certbaton.config import env_name, json_schema, parse
 from certbaton.errors import ConfigurationError
 from certbaton.model import Instance, KeyType, ObjectRef, Policy, ProbeSpec
-from certbaton.settings import Config, PolicyConfig, write_duration
+from certbaton.settings import Config
+from certbaton.settings_fields import write_duration
+from certbaton.settings_policy import PolicyConfig
 
 TEXT = """
 issuers:

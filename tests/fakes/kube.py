@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TypeAlias, TypeVar
 
 from certbaton.cluster.answers import Answer, Asked, error_for
@@ -79,6 +79,7 @@ class FakeApi:
         self.before: Callable[[Asked], None] = lambda asked: None
         self.after: Callable[[Asked], None] = lambda asked: None
         self.requests: list[Asked] = []
+        self.apart: timedelta | None = None
 
     # --- for tests ---------------------------------------------------------------------
 
@@ -107,6 +108,10 @@ class FakeApi:
             after = copy.deepcopy(before)
             after["status"] = status
             return self._store(kind, before, after)
+
+    def clock_apart(self) -> timedelta | None:
+        """As far as the test says, by `apart`."""
+        return self.apart
 
     def end_watches(self) -> None:
         """End all open watches, as the server does after their time."""

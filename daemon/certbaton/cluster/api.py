@@ -16,7 +16,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -29,6 +29,7 @@ from kubernetes.dynamic import DynamicClient, Resource
 
 from certbaton import failpoints
 from certbaton.cluster.answers import Answer, Asked, error_for
+from certbaton.cluster.clock import ServerClock
 from certbaton.cluster.contract import Kind, Obj, Page
 from certbaton.errors import CertbatonError, ClusterUnavailable, ConfigurationError
 from certbaton.model import ObjectRef
@@ -72,6 +73,7 @@ class Api:
         self._client: Any = ApiClient(configuration)
         self._client.user_agent = user_agent
         self._timeouts = (CONNECT_TIMEOUT, READ_TIMEOUT)
+        self._clock = ServerClock()
         self._dynamic = _dynamic_client(self._client, discoverer=_NoDiscovery)
         self._resources: dict[Kind, Any] = {
             kind: _resource(
@@ -124,6 +126,10 @@ class Api:
         other = copy.copy(self)
         other._timeouts = (min(seconds, CONNECT_TIMEOUT), min(seconds, READ_TIMEOUT))
         return other
+
+    def clock_apart(self) -> timedelta | None:
+        """How far the server's clock is ahead of ours; None before its first answer."""
+        return self._clock.apart()
 
     def close(self) -> None:
         """Let go of all connections."""
@@ -257,8 +263,10 @@ class Api:
                     query_params=[],
                     **query,
                 )
+                self._clock.heard(response.headers.get("Date"))
                 return response
         except ApiException as error:
+            self._clock.heard((error.headers or {}).get("Date"))
             refusal = _refusal(asked, error)
         # Outside the handler: the client's exception quotes the body of the answer, which must
         # not travel along as the context of ours.

@@ -8,6 +8,7 @@ Nothing here talks to anybody. ``api.Api`` fulfils `KubeApi` over the network an
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from enum import Enum
 from typing import Any, Protocol, TypeAlias
 
@@ -76,6 +77,9 @@ class KubeApi(Protocol):
     Expired (410), ClusterUnavailable (401, 429, 5xx, network). No message and no cause of these
     holds content of a Secret.
     """
+
+    def clock_apart(self) -> timedelta | None:
+        """How far the server's clock is ahead of ours; None where that is not known."""
 
     def read(self, kind: Kind, ref: ObjectRef) -> Obj:
         """One object, as it is now. One request."""

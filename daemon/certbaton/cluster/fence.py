@@ -10,6 +10,7 @@ carries a resourceVersion or uid, or has a name that comes from its content.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 from certbaton.cluster.contract import Kind, KubeApi, Obj, Page, WatchStream
 from certbaton.model import ObjectRef
@@ -21,6 +22,10 @@ class FencedApi:
     def __init__(self, api: KubeApi, check: Callable[[], None]) -> None:
         self._api = api
         self._check = check
+
+    def clock_apart(self) -> timedelta | None:
+        """How far the server's clock is ahead of ours; None where that is not known."""
+        return self._api.clock_apart()
 
     def read(self, kind: Kind, ref: ObjectRef) -> Obj:
         """One object, as it is now. One request."""

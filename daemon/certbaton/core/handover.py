@@ -13,6 +13,7 @@ from certbaton.core.choose import Choice, answers_for, choose, served_well
 from certbaton.core.drift import drifted
 from certbaton.core.renewal import (
     Need,
+    clock_trouble,
     late_time,
     newest_first,
     renewal_time,
@@ -84,7 +85,7 @@ def roll_out(
         if isinstance(verdict, Wait):
             draft.waits.append(verdict)
         elif isinstance(verdict, Reject):
-            if not spec.paused:
+            if not spec.paused and clock_trouble(spec, snapshot, policy, now) is None:
                 draft.actions.append(verdict)
         elif verdict is not None and choice.version is not None:
             draft.actions.append(_served(spec, service, choice.version, verdict, snapshot))

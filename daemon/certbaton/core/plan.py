@@ -13,6 +13,7 @@ from datetime import datetime
 from certbaton.core.collect import collect
 from certbaton.core.handover import Draft, adopted_until, roll_out, sick_service, trial_over
 from certbaton.core.renewal import (
+    clock_trouble,
     late_time,
     limit_reached,
     need,
@@ -32,6 +33,7 @@ from certbaton.model import (
     Policy,
     Snapshot,
     StageOrder,
+    Unmark,
     Wait,
     WaitKind,
 )
@@ -55,6 +57,9 @@ def plan(
     may take minutes must not hold up what takes one write.
     """
     draft = Draft(certificate, notes=list(snapshot.problems))
+    trouble = clock_trouble(spec, snapshot, policy, now) if spec else None
+    if trouble is not None:
+        draft.notes.append(trouble)
     if spec is not None:
         roll_out(draft, spec, snapshot, policy, now, refused)
     else:
@@ -70,6 +75,8 @@ def plan(
             draft.notes.append(f"paused and {late}")
     else:
         actions, waits = collect(spec, snapshot, policy, now)
+        if trouble is not None:
+            actions = [action for action in actions if isinstance(action, Unmark)]
         draft.actions += actions
         draft.waits += waits
         _order(draft, spec, snapshot, policy, now)
@@ -149,6 +156,12 @@ def _order(
     limit = limit_reached(spec, snapshot, policy, now)
     if limit is not None:
         draft.waits.append(Wait(limit[0], limit[1], WaitKind.BACK_OFF))
+        return
+    trouble = clock_trouble(spec, snapshot, policy, now)
+    current = wanted_version(spec, snapshot.versions, now)
+    leaf = current.leaf if current else None
+    if trouble is not None and leaf is not None and now < late_time(leaf, policy):
+        draft.waits.append(Wait(trouble, now + policy.backstop, WaitKind.BACK_OFF))
         return
     over = trial_over(snapshot.versions, policy, spec, now)
     if over is not None and now < over:

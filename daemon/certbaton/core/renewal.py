@@ -226,6 +226,30 @@ def need(
     raise AssertionError("the last check always finds something")
 
 
+def clock_trouble(
+    spec: CertificateSpec, snapshot: Snapshot, policy: Policy, now: datetime
+) -> str | None:
+    """
+    Say that our clock cannot be right, where the API server's is too far from it.
+
+    Until that is sorted out nothing is refused, deleted or ordered, unless what
+    is there is late.
+    """
+    lifetime = known_lifetime(snapshot.versions)
+    limit = policy.clock_ceiling
+    if lifetime is not None:
+        limit = max(policy.clock_floor, share(lifetime, policy.clock_share, limit))
+    apart = snapshot.clock_apart
+    if abs(apart) <= limit:
+        return None
+    return (
+        f"the clock here is {abs(apart).total_seconds():.0f} s "
+        f"{'behind' if apart > timedelta(0) else 'ahead of'} the API server's: nothing is refused, "
+        "deleted or ordered until one of them is set right (late certificates are renewed all "
+        "the same)"
+    )
+
+
 def known_lifetime(versions: Sequence[SecretVersion]) -> timedelta | None:
     """Give the lifetime of the newest readable leaf: what the next one's will probably be."""
     for version in newest_first(versions):

@@ -136,6 +136,9 @@ class Policy:
     drift_share: float = 1 / 60
     drift_ceiling: timedelta = timedelta(minutes=1)
     drift_rounds: int = 5
+    clock_share: float = 1 / 20
+    clock_floor: timedelta = timedelta(seconds=2)
+    clock_ceiling: timedelta = timedelta(minutes=5)
     keep_previous: int = 1
     back_off: tuple[timedelta, ...] = (
         timedelta(minutes=1),

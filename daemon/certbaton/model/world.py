@@ -316,7 +316,8 @@ class Snapshot:
     *failed_validations* those that did not, over all our Journals. *foreign* are
     leaves of Secrets that are not ours and that we may read; *remembered* are
     versions that were deleted while named, and whose content is still known. *window_opens_at* is
-    None while a rollout window is open, or where there are none.
+    None while a rollout window is open, or where there are none. *clock_apart* is
+    how far the API server's clock is ahead of ours.
     """
 
     account: Account | None
@@ -331,5 +332,6 @@ class Snapshot:
     foreign: Mapping[ObjectRef, Leaf] = field(default_factory=dict)
     remembered: frozenset[ObjectRef] = frozenset()
     window_opens_at: datetime | None = None
+    clock_apart: timedelta = timedelta(0)
     complete: bool = True
     problems: tuple[str, ...] = ()
