@@ -13,13 +13,18 @@ from datetime import datetime, timedelta
 
 from certbaton import probe
 from certbaton.cluster import Cluster
+from certbaton.cluster.holders import RETRY, Sign
+from certbaton.core import claims
 from certbaton.core.rollover import UNPROVEN, standing_proof
 from certbaton.model import (
     Binding,
     CertificateSpec,
+    Claim,
+    Instance,
     Leaf,
     ListenerState,
     ObjectRef,
+    Policy,
     Route,
     SecretVersion,
     ServiceSpec,
@@ -29,6 +34,8 @@ from certbaton.model import (
 )
 from certbaton.targets import Target
 from certbaton.windows import opens_at
+
+DEFAULT_POLICY = Policy()
 
 Look = Callable[[Sequence[str], Sequence[int], str, float], tuple[Sight, ...]]
 
@@ -44,13 +51,21 @@ class Observer:
         route: str = "auto",
         timeout: timedelta = timedelta(seconds=5),
         look: Look = probe.look,
+        policy: Policy = DEFAULT_POLICY,
+        take_over_from: frozenset[Instance] = frozenset(),
     ) -> None:
-        """*route* is ``auto``, ``outside`` or ``inside``; *timeout* is one handshake's."""
+        """
+        *route* is ``auto``, ``outside`` or ``inside``; *timeout* is one handshake's.
+
+        Services are taken away from the instances of *take_over_from*.
+        """
         self._cluster = cluster
         self._target = target
         self._route = route
         self._timeout = timeout.total_seconds()
         self._look = look
+        self._policy = policy
+        self._take_over_from = take_over_from
 
     def snapshot(
         self,
@@ -74,11 +89,15 @@ class Observer:
         services: dict[ObjectRef, ServiceState] = {}
         bindings: dict[ObjectRef, Binding] = {}
         listeners: dict[ObjectRef, ListenerState] = {}
+        claimed: dict[ObjectRef, Claim] = {}
         for service in spec.services if spec else ():
             state = cluster.services.service(service.ref)
             if state is None:
                 continue
             services[service.ref] = state
+            claim = self._claim(state, now)
+            if claim is not None:
+                claimed[service.ref] = claim
             binding = bindings[service.ref] = self._target.bind(state, service)
             version = by_ref.get(binding.reference) if binding.reference else None
             if version is None or _proven(version, service, binding):
@@ -95,7 +114,7 @@ class Observer:
             bindings=bindings,
             listeners=listeners,
             references=references,
-            foreign=self._foreign(bindings, by_ref),
+            foreign=self._foreign(bindings, by_ref, claimed),
             remembered=cluster.store.remembered(references),
             window_opens_at=opens_at(spec.windows, now) if spec else None,
             issued=tuple(record for journal in journals.values() for record in journal.orders),
@@ -103,16 +122,48 @@ class Observer:
                 failed for journal in journals.values() for failed in journal.failed_validations
             ),
             clock_apart=cluster.api.clock_apart() or timedelta(0),
+            claims=claimed,
             complete=cluster.complete,
             problems=cluster.problems(),
         )
 
+    def _claim(self, state: ServiceState, now: datetime) -> Claim | None:
+        """Say whose the Service is, if another instance's; one request now and then."""
+        holder, since = state.owned.holder, state.owned.held_since
+        if holder is None:
+            return None
+        since = min(since, now) if since is not None else None
+        if holder in self._take_over_from:
+            return Claim(holder, since, asked=True)
+
+        def claim_by(sign: Sign) -> Claim:
+            return Claim(
+                holder, since, sign.renewed_at, sign.lasts, sign.unchanged_since, sign.trouble
+            )
+
+        def is_over(sign: Sign) -> bool:
+            """Before anybody acts on the end of a claim, its holder is looked at once more."""
+            end = claims.lapses_at(claim_by(sign), self._policy)
+            return now >= end and (sign.read_at < end or now - sign.read_at >= RETRY)
+
+        return claim_by(self._cluster.holders.sign(holder, now, is_over))
+
     def _foreign(
-        self, bindings: Mapping[ObjectRef, Binding], ours: Mapping[ObjectRef, SecretVersion]
+        self,
+        bindings: Mapping[ObjectRef, Binding],
+        ours: Mapping[ObjectRef, SecretVersion],
+        claimed: Mapping[ObjectRef, Claim],
     ) -> dict[ObjectRef, Leaf]:
-        """Read the hand-made Secrets that Services name, where we may."""
+        """
+        Read the hand-made Secrets that Services name, where we may.
+
+        Not those of an instance that a Service is to be taken away from: however
+        long they are valid, they are not waited for.
+        """
         found = {}
-        for binding in bindings.values():
+        for ref, binding in bindings.items():
+            if ref in claimed and claimed[ref].asked:
+                continue
             if binding.reference is not None and binding.reference not in ours:
                 leaf = self._cluster.store.foreign_leaf(binding.reference)
                 if leaf is not None:

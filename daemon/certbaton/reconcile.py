@@ -24,6 +24,7 @@ from certbaton.model import (
     CloseOrder,
     EnsureAccount,
     NoteService,
+    ObjectRef,
     Plan,
     Policy,
     Repoint,
@@ -97,6 +98,7 @@ class Reconciler:
         self._leading = leading
         self._pauses: dict[tuple[str, str], _Pause] = {}
         self._shown: dict[str, str] = {}
+        self._claimed: dict[str, Mapping[ObjectRef, str]] = {}
 
     def certificates(self) -> tuple[str, ...]:
         """Name all that is configured, and what the cluster still holds of former ones."""
@@ -151,6 +153,7 @@ class Reconciler:
             now = self._clock()
             found = self.plan(report.certificate)
             report.due, report.notes = found.due, found.notes
+            self._tell_claims(found)
             actions, waits = self._not_paused(found, now)
             report.waits = (*found.waits, *waits)
             if not actions:
@@ -282,6 +285,14 @@ class Reconciler:
         )
         if not told:
             logger().info("event_lost", service=str(announcement.service))
+
+    def _tell_claims(self, found: Plan) -> None:
+        """Say once at each Service that another instance has that it is left to that one."""
+        before = self._claimed.get(found.certificate, {})
+        self._claimed[found.certificate] = found.claimed
+        for ref in found.claimed.keys() - before.keys():
+            message = f"{found.certificate}: {found.claimed[ref]}"
+            self._announce(Announcement(ref, "CertificateClaimed", message, warning=True))
 
     def _tell(self, report: Report, seconds: float) -> None:
         """Write one line a turn, if it says anything new."""

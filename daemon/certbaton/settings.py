@@ -40,6 +40,7 @@ from certbaton.settings_fields import (
     Port,
     Section,
     Text,
+    as_object_name,
     as_text,
     shown,
 )
@@ -196,6 +197,23 @@ class WindowConfig(Section):
     timezone: str = "UTC"
 
 
+def _release(value: object) -> str:
+    name = as_text(value)
+    parts = name.split("/")
+    if len(parts) != 2:
+        raise ValueError(f"{shown(name)} is not a release written as namespace/name")
+    for part in parts:
+        as_object_name(part)
+    return name
+
+
+ReleaseName = Annotated[
+    str,
+    BeforeValidator(_release),
+    WithJsonSchema({"type": "string", "pattern": "^[a-z0-9.-]+/[a-z0-9.-]+$"}),
+]
+
+
 class CertificateConfig(Section):
     """One certificate, its names, and the Services that serve it."""
 
@@ -238,6 +256,7 @@ class Config(Section):
     rollout_windows: list[WindowConfig] = Field(default=[])
     policy: PolicyConfig = PolicyConfig()
     lease: LeaseConfig = LeaseConfig()
+    take_over_from: list[ReleaseName] = Field(default=[])
     route: Literal["auto", "outside", "inside"] = "auto"
     probe_timeout: Pause = timedelta(seconds=5)
     validation_patience: Pause = timedelta(minutes=2)
@@ -249,6 +268,17 @@ class Config(Section):
     def instance_id(self) -> Instance:
         """Give the instance as the core takes it."""
         return Instance(self.instance.release, self.instance.namespace)
+
+    def take_over_instances(self) -> frozenset[Instance]:
+        """Give the instances that Services are to be taken away from."""
+        parts = (name.split("/") for name in self.take_over_from)
+        return frozenset(Instance(release, namespace) for namespace, release in parts)
+
+    @model_validator(mode="after")
+    def _not_from_itself(self) -> Config:
+        if self.instance_id() in self.take_over_instances():
+            raise ValueError("takeOverFrom names this very release")
+        return self
 
     def specs(self) -> tuple[CertificateSpec, ...]:
         """Give one specification a certificate, sorted by name."""

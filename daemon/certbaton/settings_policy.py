@@ -32,6 +32,8 @@ class PolicyConfig(Section):
     drift_share: float = Field(default=_DEFAULTS.drift_share, gt=0, lt=1)
     drift_ceiling: Pause = _DEFAULTS.drift_ceiling
     drift_rounds: int = Field(default=_DEFAULTS.drift_rounds, ge=0, le=1000)
+    claim_lapse: Pause = _DEFAULTS.claim_lapse
+    claim_watch: Duration = _DEFAULTS.claim_watch
     clock_share: float = Field(default=_DEFAULTS.clock_share, gt=0, lt=1)
     clock_floor: Pause = _DEFAULTS.clock_floor
     clock_ceiling: Pause = _DEFAULTS.clock_ceiling

@@ -130,7 +130,12 @@ class Daemon:
             clock=utc_now,
         )
         observer = Observer(
-            self.cluster, target, route=self.config.route, timeout=self.config.probe_timeout
+            self.cluster,
+            target,
+            route=self.config.route,
+            timeout=self.config.probe_timeout,
+            policy=self.policy,
+            take_over_from=self.config.take_over_instances(),
         )
         return Reconciler(
             self.cluster,

@@ -14,6 +14,7 @@ from typing import Any
 from certbaton.cluster.cache import WatchCache
 from certbaton.cluster.contract import KubeApi
 from certbaton.cluster.events import SyncEvents
+from certbaton.cluster.holders import Holders
 from certbaton.cluster.services import Services
 from certbaton.cluster.store import Store
 from certbaton.errors import CertbatonError
@@ -22,7 +23,7 @@ from certbaton.model import Instance, ObjectRef
 
 class Cluster:
     """
-    One instance's view of its cluster: `store`, `services`, `events`.
+    One instance's view of its cluster: `store`, `services`, `events`, `holders`.
 
     *targets* are the Services that certbaton serves. Safe to share between
     threads. *api* is the caller's to close.
@@ -42,6 +43,7 @@ class Cluster:
         self.store = Store(api, instance)
         self.services = Services(api, targets, instance.field_manager)
         self.events = SyncEvents(api, targets, now)
+        self.holders = Holders(api)
 
     @property
     def _caches(self) -> tuple[WatchCache[Any], ...]:

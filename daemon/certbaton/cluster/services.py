@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from certbaton.cluster import codec
@@ -26,13 +26,21 @@ from certbaton.cluster.contract import (
     version_of,
 )
 from certbaton.errors import Conflict, ObjectGone
-from certbaton.model import Address, ObjectRef, OwnedFields, ServicePort, ServiceState
+from certbaton.model import (
+    Address,
+    Instance,
+    ObjectRef,
+    OwnedFields,
+    ServicePort,
+    ServiceState,
+)
 
 SSL_PORTS: Final = "service.beta.kubernetes.io/oci-load-balancer-ssl-ports"
 TLS_SECRET: Final = "service.beta.kubernetes.io/oci-load-balancer-tls-secret"  # noqa: S105
 BACKENDSET_SECRET: Final = "service.beta.kubernetes.io/oci-load-balancer-tls-backendset-secret"  # noqa: S105
 KEPT_ANNOTATIONS: Final = ("service.beta.kubernetes.io/", "oci.oraclecloud.com/", "certbaton.io/")
 HTTPS: Final = (443, "TCP")
+LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +189,15 @@ def project_service(
 
 
 def owned_fields(entries: Iterable[Mapping[str, Any]], field_manager: str) -> OwnedFields:
-    """Who owns the parts that certbaton writes, by a Service's ``managedFields``."""
+    """
+    Who owns the parts that certbaton writes, by a Service's ``managedFields``.
+
+    The instance that has a Service is the one that wrote its tls-secret; where somebody
+    else has changed that since, the one that last wrote anything there.
+    """
     tls_secret = ssl_ports = https_port = others_ssl_ports = others_https = False
+    instances_https = False
+    instances: list[tuple[bool, datetime, str]] = []
     manager: str | None = None
     changed_at: datetime | None = None
     secret_changes: list[datetime] = []
@@ -199,10 +214,20 @@ def owned_fields(entries: Iterable[Mapping[str, Any]], field_manager: str) -> Ow
             tls_secret, ssl_ports, https_port = owns_tls_secret, owns_ssl_ports, owns_https
             changed_at = at
         else:
-            others_ssl_ports |= owns_ssl_ports
-            others_https |= owns_https
+            name = str(entry.get("manager") or "")
+            applies = entry.get("operation") == "Apply"
+            if applies and Instance.of_field_manager(name) is not None:
+                instances_https |= owns_https
+                if owns_tls_secret or owns_ssl_ports or owns_https:
+                    instances.append((owns_tls_secret, at or LONG_AGO, name))
+            else:
+                others_ssl_ports |= owns_ssl_ports
+                others_https |= owns_https
             if owns_tls_secret:
-                manager = str(entry.get("manager") or "")
+                manager = name
+    ours = (tls_secret, changed_at or LONG_AGO, field_manager)
+    found = max(instances, default=ours)
+    has = found if found > ours and not tls_secret else None
     return OwnedFields(
         tls_secret=tls_secret,
         ssl_ports=ssl_ports,
@@ -212,6 +237,9 @@ def owned_fields(entries: Iterable[Mapping[str, Any]], field_manager: str) -> Ow
         tls_secret_manager=manager,
         changed_at=changed_at,
         tls_secret_changed_at=max(secret_changes, default=None),
+        instances_https=instances_https,
+        holder=Instance.of_field_manager(has[2]) if has else None,
+        held_since=has[1] if has and has[1] > LONG_AGO else None,
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from certbaton.core import claims
 from certbaton.core.collect import collect
 from certbaton.core.handover import Draft, adopted_until, roll_out, sick_service, trial_over
 from certbaton.core.renewal import (
@@ -57,6 +58,20 @@ def plan(
     may take minutes must not hold up what takes one write.
     """
     draft = Draft(certificate, notes=list(snapshot.problems))
+    claimed = claims.in_force(snapshot, policy, now) if spec else {}
+    told = {ref: claims.sentence(ref, claim, policy, now) for ref, claim in claimed.items()}
+    draft.notes += told.values()
+    if spec is not None:
+        draft.notes += [
+            claims.takeover(ref, claim)
+            for ref, claim in snapshot.claims.items()
+            if ref not in claimed
+        ]
+    draft.waits += [claims.wait_for(ref, claim, policy, now) for ref, claim in claimed.items()]
+    if spec is not None and claimed:
+        spec, snapshot = claims.without(spec, snapshot, claimed)
+    # what would be issued then, no listener would be given
+    unused = bool(claimed) and not snapshot.bindings
     trouble = clock_trouble(spec, snapshot, policy, now) if spec else None
     if trouble is not None:
         draft.notes.append(trouble)
@@ -71,7 +86,7 @@ def plan(
                 )
     if spec is not None and spec.paused:
         draft.notes.append(f"paused: {certificate} is neither renewed, rolled out nor collected")
-        if late := _late(spec, snapshot, policy, now):
+        if not unused and (late := _late(spec, snapshot, policy, now)):
             draft.notes.append(f"paused and {late}")
     else:
         actions, waits = collect(spec, snapshot, policy, now)
@@ -79,14 +94,22 @@ def plan(
             actions = [action for action in actions if isinstance(action, Unmark)]
         draft.actions += actions
         draft.waits += waits
-        _order(draft, spec, snapshot, policy, now)
+        if not unused or _is_at_the_ca(snapshot):
+            _order(draft, spec, snapshot, policy, now)
     return Plan(
         certificate,
         tuple(draft.actions),
         tuple(sorted(draft.waits, key=lambda wait: wait.until)),
         tuple(draft.notes),
         draft.due,
+        told,
     )
+
+
+def _is_at_the_ca(snapshot: Snapshot) -> bool:
+    """Say whether an order was begun that is better ended than left open there."""
+    pending = snapshot.journal.pending if snapshot.journal else None
+    return pending is not None and pending.url is not None
 
 
 # --- the order ------------------------------------------------------------------------

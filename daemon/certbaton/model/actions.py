@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -149,7 +150,8 @@ class Plan:
     What one certificate needs now.
 
     Actions are in order; *due* is since when a new version is wanted, and
-    *notes* are sentences worth showing to somebody.
+    *notes* are sentences worth showing to somebody; *claimed* are those of them that
+    tell of Services that another instance has.
     """
 
     certificate: str
@@ -157,3 +159,4 @@ class Plan:
     waits: tuple[Wait, ...] = ()
     notes: tuple[str, ...] = ()
     due: datetime | None = None
+    claimed: Mapping[ObjectRef, str] = field(default_factory=dict)

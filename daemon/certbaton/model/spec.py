@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+
+_OBJECT_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -32,6 +35,16 @@ class Instance:
     def field_manager(self) -> str:
         """Field manager of our Service writes; names the Lease of its holder."""
         return f"certbaton/{self.namespace}/{self.release}"
+
+    @classmethod
+    def of_field_manager(cls, manager: str) -> Instance | None:
+        """Read what `field_manager` wrote; None where it is not of certbaton's."""
+        parts = manager.split("/")
+        if len(parts) != 3 or parts[0] != "certbaton":
+            return None
+        if not all(_OBJECT_NAME.fullmatch(part) for part in parts[1:]):
+            return None  # anybody may call himself anything: it becomes part of a request
+        return cls(parts[2], parts[1])
 
 
 class KeyType(StrEnum):
@@ -136,6 +149,8 @@ class Policy:
     drift_share: float = 1 / 60
     drift_ceiling: timedelta = timedelta(minutes=1)
     drift_rounds: int = 5
+    claim_lapse: timedelta = timedelta(hours=24)
+    claim_watch: timedelta = timedelta(minutes=1)
     clock_share: float = 1 / 20
     clock_floor: timedelta = timedelta(seconds=2)
     clock_ceiling: timedelta = timedelta(minutes=5)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from certbaton.model.spec import ObjectRef
+from certbaton.model.spec import Instance, ObjectRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +226,9 @@ class OwnedFields:
     *others_https* is true where somebody else owns any part of port 443/TCP;
     *others_ssl_ports* and *tls_secret_manager* likewise for the annotations;
     *tls_secret_changed_at* is the last change of the latter by anybody.
+    Other instances of certbaton are no "others" for the first two:
+    *instances_https* says that one of them set port 443. *holder* is the one
+    that has this Service, and *held_since* when it last wrote there.
     """
 
     tls_secret: bool = False
@@ -236,6 +239,9 @@ class OwnedFields:
     tls_secret_manager: str | None = None
     changed_at: datetime | None = None
     tls_secret_changed_at: datetime | None = None
+    instances_https: bool = False
+    holder: Instance | None = None
+    held_since: datetime | None = None
 
 
 PAUSED = "certbaton.io/paused"
@@ -306,6 +312,26 @@ class ListenerState:
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """
+    Another instance of certbaton has this Service: what speaks for its being alive.
+
+    *since* is its last write there, *renewed_at* the last renewal of its Lease, None
+    where it has none; *lasts* is that Lease's duration. *unchanged_since* is since when we
+    have looked at the Lease, or at its absence, without a gap, and found it the same; None
+    where it cannot be read, for *trouble*. *asked* says that ``takeOverFrom`` names *holder*.
+    """
+
+    holder: Instance
+    since: datetime | None
+    renewed_at: datetime | None = None
+    lasts: timedelta = timedelta(0)
+    unchanged_since: datetime | None = None
+    trouble: str | None = None
+    asked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """
     What concerns one certificate, as read at one moment.
@@ -317,7 +343,8 @@ class Snapshot:
     leaves of Secrets that are not ours and that we may read; *remembered* are
     versions that were deleted while named, and whose content is still known. *window_opens_at* is
     None while a rollout window is open, or where there are none. *clock_apart* is
-    how far the API server's clock is ahead of ours.
+    how far the API server's clock is ahead of ours. *claims* are by Services that another
+    instance has.
     """
 
     account: Account | None
@@ -333,5 +360,6 @@ class Snapshot:
     remembered: frozenset[ObjectRef] = frozenset()
     window_opens_at: datetime | None = None
     clock_apart: timedelta = timedelta(0)
+    claims: Mapping[ObjectRef, Claim] = field(default_factory=dict)
     complete: bool = True
     problems: tuple[str, ...] = ()

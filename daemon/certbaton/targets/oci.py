@@ -116,7 +116,9 @@ def _writes_https(state: ServiceState, service: ServiceSpec) -> bool:
         return True
     if state.owned.others_https:
         return False
-    return service.add_https_port and _port(state, HTTPS_PORT) is None
+    # what an instance set that gave the Service up has nobody else to look after it
+    theirs = state.owned.instances_https
+    return service.add_https_port and (theirs or _port(state, HTTPS_PORT) is None)
 
 
 def _follows_http(state: ServiceState, service: ServiceSpec) -> bool:
