@@ -112,15 +112,19 @@ def sync_of(handover: Handover, *, strict: bool = False) -> datetime | None:
     had this reference.
     """
     ends: list[datetime] = []
+    reference = _number(handover.state.reference_version)
     for began in handover.listener.events:
         if began.reason != "EnsuringLoadBalancer" or not _of_this(began, handover):
             continue
         for ended in handover.listener.events:
             if ended.reason != "EnsuredLoadBalancer" or not _of_this(ended, handover):
                 continue
+            synced = _number(began.synced_version)
+            # an Event counted many times carries the version of the first time, which is this one
             same_sync = (
-                ended.count == began.count == 1
-                and _number(ended.synced_version) is not None
+                synced is not None
+                and reference is not None
+                and synced >= reference
                 and ended.synced_version == began.synced_version
                 and ended.last_at >= began.first_at
             )
