@@ -16,11 +16,13 @@ from typing import Literal
 from certbaton.core.plan import plan
 from certbaton.core.rollover import UNPROVEN, standing_proof
 from certbaton.model import (
+    PAUSED,
     Account,
     Action,
     Address,
     Binding,
     CertificateSpec,
+    Claim,
     FailedValidation,
     Failure,
     IssuerSpec,
@@ -35,6 +37,7 @@ from certbaton.model import (
     Plan,
     Policy,
     Proof,
+    Rejection,
     Route,
     SecretVersion,
     ServicePort,
@@ -69,6 +72,7 @@ def a_spec(
     names: tuple[str, ...] = NAMES,
     directory: str = DIRECTORY,
     key_type: KeyType = KeyType.RSA_2048,
+    paused: bool = False,
 ) -> CertificateSpec:
     """A certificate as asked for; without *services* for the Service shop/shop."""
     return CertificateSpec(
@@ -81,6 +85,7 @@ def a_spec(
             service if isinstance(service, ServiceSpec) else ServiceSpec(service)
             for service in services or (SHOP,)
         ),
+        paused=paused,
     )
 
 
@@ -92,9 +97,11 @@ def a_leaf(
     names: tuple[str, ...] = NAMES,
     key_type: str = KeyType.RSA_2048,
     key: str | None = None,
+    self_signed: bool = False,
 ) -> Leaf:
     """A leaf called *name*; its *key* is its own unless given."""
-    return Leaf(a_hash(name), names, begins, begins + lasts, a_hash(key or f"{name} key"), key_type)
+    public_key = a_hash(key or f"{name} key")
+    return Leaf(a_hash(name), names, begins, begins + lasts, public_key, key_type, self_signed)
 
 
 def a_version(
@@ -109,10 +116,15 @@ def a_version(
     flaw: str | None = None,
     directory: str = DIRECTORY,
     served: Mapping[ObjectRef, str | Proof] | None = None,
+    rejected: Mapping[ObjectRef | str, datetime] | None = None,
     marked_at: datetime | None = None,
     namespace: str = HOME,
 ) -> SecretVersion:
-    """A version; *served* says how (and when, else two days ago) a handover ended there."""
+    """
+    A version; *served* says how (and when, else two days ago) a handover ended there.
+
+    *rejected* says by whom it was refused (`EVERYWHERE`: by all), and when.
+    """
     leaf = a_leaf(name, begins=begins, lasts=lasts, names=names, key_type=key_type, key=key)
     return SecretVersion(
         ref=ObjectRef(namespace, name),
@@ -127,6 +139,7 @@ def a_version(
             str(ref): how if isinstance(how, Proof) else Proof(NOW - 2 * DAY, how)
             for ref, how in (served or {}).items()
         },
+        rejected={str(ref): Rejection(at, "refused") for ref, at in (rejected or {}).items()},
         marked_at=marked_at,
     )
 
@@ -154,11 +167,17 @@ def a_service(
     addresses: Sequence[str] = (ADDRESS,),
     deleting: bool = False,
     ours: bool = True,
+    key_kinds: frozenset[str] | None = None,
+    paused: bool = False,
+    backend: ObjectRef | None = None,
+    manager: str | None = None,
+    anybody_changed_at: datetime | None = None,
 ) -> There:
     """
     A Service that names a Secret; *ours* says whether we wrote that.
 
-    We wrote it a minute ago, or before it was proven there.
+    We wrote it a minute ago, or before it was proven there. *manager* is who else owns the
+    annotation, *anybody_changed_at* when it changed last, else when we changed it.
     """
     if changed_at == "before":
         proof = names.served.get(str(ref)) if isinstance(names, SecretVersion) else None
@@ -171,10 +190,18 @@ def a_service(
         uid=f"uid of {ref}",
         resource_version="60",
         type="LoadBalancer",
-        annotations={},
+        annotations={PAUSED: "true"} if paused else {},
         ports=(ServicePort("http", 80, "TCP", 8080),),
         addresses=tuple(Address(ip) for ip in addresses),
-        owned=OwnedFields(tls_secret=ours and reference is not None, changed_at=changed_at),
+        owned=OwnedFields(
+            tls_secret=ours and reference is not None,
+            ssl_ports=ours and reference is not None,
+            https_port=ours and reference is not None,
+            tls_secret_manager=manager,
+            changed_at=changed_at,
+            tls_secret_changed_at=anybody_changed_at or changed_at,
+        ),
+        backend_reference=backend,
         reference=reference,
         reference_version=reference_version if reference else "",
         deleting=deleting,
@@ -187,6 +214,7 @@ def a_service(
             problem,
             (443,),
             changed_at,
+            key_kinds,
             value=str(reference) if reference else None,
         ),
         ListenerState(route, tuple(sights), tuple(events)),
@@ -199,10 +227,11 @@ def a_sight(
     address: str = ADDRESS,
     port: int = 443,
     trouble: str | None = None,
+    alert: bool = False,
 ) -> Sight:
-    """What a handshake showed: the leaf *of* a version, or trouble."""
+    """What a handshake showed: the leaf *of* a version, or trouble (a TLS alert if *alert*)."""
     leaf = of.leaf.sha256 if of and of.leaf else None
-    return Sight(address, port, leaf, trouble if leaf is None else None)
+    return Sight(address, port, leaf, trouble if leaf is None else None, alert)
 
 
 def an_event(
@@ -256,8 +285,12 @@ def a_snapshot(
     references: Sequence[ObjectRef] = (),
     issued: Sequence[OrderRecord] = (),
     failed: Sequence[FailedValidation] = (),
+    foreign: Mapping[ObjectRef, Leaf] | None = None,
+    remembered: Sequence[ObjectRef] = (),
+    window_opens_at: datetime | None = None,
     complete: bool = True,
     problems: Sequence[str] = (),
+    claims: Mapping[ObjectRef, Claim] | None = None,
 ) -> Snapshot:
     """
     The world as the observer gives it: only unproven listeners are looked at.
@@ -284,8 +317,12 @@ def a_snapshot(
         references=frozenset({*named, *references}),
         issued=tuple(issued),
         failed_validations=tuple(failed),
+        foreign=foreign or {},
+        remembered=frozenset(remembered),
+        window_opens_at=window_opens_at,
         complete=complete,
         problems=tuple(problems),
+        claims=claims or {},
     )
 
 
