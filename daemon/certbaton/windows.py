@@ -2,11 +2,13 @@
 Rollout windows: when listeners may be changed, in the time zone of those who watch them.
 
 A repoint is an interruption of seconds; certificates are obtained when due all
-the same. Fields and names are cron's, read by APScheduler.
+the same. Fields and names are cron's, read by APScheduler; but it counts weekdays
+from Monday, where cron counts them from Sunday.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -15,6 +17,9 @@ from apscheduler.triggers.cron import CronTrigger
 
 from certbaton.errors import ConfigurationError
 from certbaton.model import RolloutWindow
+
+DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_NUMBERS = re.compile(r"([0-7])(?:-([0-7]))?(?:/([0-9]+))?")
 
 
 def opens_at(windows: Sequence[RolloutWindow], now: datetime) -> datetime | None:
@@ -50,4 +55,24 @@ def check(window: RolloutWindow) -> None:
 
 
 def _trigger(window: RolloutWindow) -> CronTrigger:
-    return CronTrigger.from_crontab(window.cron, timezone=ZoneInfo(window.timezone))
+    *others, weekdays = window.cron.split() or [""]
+    cron = " ".join([*others, _as_apscheduler_counts(weekdays)])
+    return CronTrigger.from_crontab(cron, timezone=ZoneInfo(window.timezone))
+
+
+def _as_apscheduler_counts(weekdays: str) -> str:
+    """Write cron's days of the week (0 and 7 are Sunday) as names, a range as all of its days."""
+    days: list[str] = []
+    for part in weekdays.split(","):
+        found = _NUMBERS.fullmatch(part)
+        if found is None:
+            days.append(part)
+            continue
+        first, last, step = (int(number) if number else None for number in found.groups())
+        assert first is not None  # noqa: S101 - the pattern has it
+        if last is None:
+            last = 6 if step else first
+        if first > last or step == 0:
+            raise ValueError(f"{part} is no range of weekdays")
+        days += [DAYS[day % 7] for day in range(first, last + 1, step or 1)]
+    return ",".join(days)
