@@ -42,7 +42,12 @@ def test_it_installs_with_its_defaults_and_says_that_there_is_nothing_to_do(
 ) -> None:
     """The notes name the next commands, and warn of what is missing."""
     notes = install(control_plane, "defaults", {})
-    assert deployment(control_plane, "defaults")["spec"]["strategy"] == {"type": "Recreate"}
+    spec = deployment(control_plane, "defaults")["spec"]
+    assert spec["replicas"] == 1
+    assert spec["strategy"] == {
+        "type": "RollingUpdate",
+        "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
+    }
     assert "kubectl -n defaults rollout status deployment/certbaton" in notes
     assert "WARNING: no certificate is configured" in notes
     assert "WARNING: image.registry is not set" in notes
@@ -143,3 +148,15 @@ def test_taking_it_away_leaves_the_certificates(control_plane: ControlPlane) -> 
         deployment(control_plane, "gone")
     with pytest.raises(KubeError, match="NotFound"):
         control_plane.admin.get("/apis/rbac.authorization.k8s.io/v1/clusterroles/gone.certbaton")
+
+
+def test_several_replicas_install_and_may_be_fewer_again(control_plane: ControlPlane) -> None:
+    """The API server takes the budget and the spreading, and an upgrade takes them away."""
+    path = "/apis/policy/v1/namespaces/several/poddisruptionbudgets"
+    for verb, replicas in (("install", 3), ("upgrade", 1)):
+        install(control_plane, "several", {"replicaCount": replicas}, verb)
+        spec = deployment(control_plane, "several")["spec"]
+        assert spec["replicas"] == replicas
+        budgets = control_plane.admin.list(path)["items"]
+        assert [item["spec"]["maxUnavailable"] for item in budgets] == [1] * (replicas > 1)
+        assert ("topologySpreadConstraints" in spec["template"]["spec"]) == (replicas > 1)

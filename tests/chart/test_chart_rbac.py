@@ -28,7 +28,11 @@ ALLOWED: dict[str, tuple[str, tuple[str, ...], set[str]]] = {
     "Services anywhere": ("services", EVERYWHERE, {"get", "list", "watch", "patch"}),
     "status of Services": ("services/status", EVERYWHERE, set()),
     "Events anywhere": ("events", EVERYWHERE, {"get", "list", "watch", "create", "patch"}),
-    "its own Lease": (f"{LEASES}=certbaton", (OWN,), {"get", "create", "update", "patch"}),
+    "its own Lease": (
+        f"{LEASES}=certbaton",
+        (OWN,),
+        {"get", "list", "watch", "create", "update"},
+    ),
     "another Lease in its own namespace": (f"{LEASES}=other", (OWN,), {"get", "create"}),
     "Leases elsewhere": (f"{LEASES}=certbaton", (ELSEWHERE,), {"get"}),
     "pods": ("pods", EVERYWHERE, set()),
@@ -196,10 +200,14 @@ def test_it_holds_its_lease_and_no_other(daemon: Kube) -> None:
     path = f"/apis/coordination.k8s.io/v1/namespaces/{OWN}/leases"
     for name in ("certbaton", "other"):
         daemon.create(path, {"metadata": {"name": name}, "spec": {}})
-    daemon.patch(f"{path}/certbaton", {"spec": {"holderIdentity": "a"}})
-    with pytest.raises(KubeError) as caught:
-        daemon.patch(f"{path}/other", {"spec": {"holderIdentity": "a"}})
-    assert caught.value.status == 403
+    for name, allowed in (("certbaton", True), ("other", False)):
+        lease = daemon.get(f"{path}/{name}") | {"spec": {"holderIdentity": "a"}}
+        if allowed:
+            daemon.update(f"{path}/{name}", lease)
+            continue
+        with pytest.raises(KubeError) as caught:
+            daemon.update(f"{path}/{name}", lease)
+        assert caught.value.status == 403
 
 
 def test_it_writes_events_beside_a_service(daemon: Kube) -> None:

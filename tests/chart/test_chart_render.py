@@ -89,6 +89,37 @@ def test_the_container_runs_the_daemon_on_the_mounted_file(render: Render) -> No
     assert found["volumeMounts"][0]["mountPath"] == "/etc/certbaton/config.yaml"
 
 
+def test_several_replicas_are_spread_and_kept(render: Render) -> None:
+    """One at a time goes away, also when nodes are drained; the selector is the Deployment's."""
+    objects = render(replicaCount=3, config={"solvers": HTTP01})
+    deployment = objects["Deployment", "certbaton"]["spec"]
+    assert deployment["replicas"] == 3
+    assert deployment["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 1}
+    budget = objects["PodDisruptionBudget", "certbaton"]["spec"]
+    assert budget == {"maxUnavailable": 1, "selector": deployment["selector"]}
+    (spread,) = pod(objects)["spec"]["topologySpreadConstraints"]
+    assert spread["labelSelector"] == deployment["selector"]
+    assert spread["whenUnsatisfiable"] == "ScheduleAnyway"
+    service = objects["Service", "certbaton-http01"]["spec"]
+    assert service["publishNotReadyAddresses"] is False, "only who has read the cluster can answer"
+
+
+def test_one_replica_is_replaced_by_one_that_stands_by_already(render: Render) -> None:
+    """And needs no budget, which would only keep its node from being drained."""
+    objects = render(config={"solvers": HTTP01})
+    deployment = objects["Deployment", "certbaton"]["spec"]
+    assert deployment["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    assert not [kind for kind, _ in objects if kind == "PodDisruptionBudget"]
+    assert "topologySpreadConstraints" not in pod(objects)["spec"]
+    assert objects["Service", "certbaton-http01"]["spec"]["publishNotReadyAddresses"] is True
+
+
+def test_the_spreading_can_be_another(render: Render) -> None:
+    wanted = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}
+    objects = render(replicaCount=2, topologySpreadConstraints=[wanted])
+    assert pod(objects)["spec"]["topologySpreadConstraints"] == [wanted]
+
+
 def test_the_probes_follow_the_health_port(render: Render) -> None:
     """And go with it, as nothing then answers."""
     found = container(render(config={"healthPort": 9000}))
@@ -214,6 +245,7 @@ def test_the_pod_takes_the_usual_extras(render: Render) -> None:
 
 
 TYPOS: dict[str, tuple[dict[str, Any], str]] = {
+    "no replica": ({"replicaCount": 0}, "at '/replicaCount'"),
     "at the top": ({"replicas": 2}, "additional properties 'replicas' not allowed"),
     "in the image": ({"image": {"tga": "x"}}, "at '/image'"),
     "in resources": ({"resources": {"limit": {}}}, "at '/resources'"),

@@ -28,6 +28,8 @@ Obj = dict[str, Any]
 SERVED = "certbaton.io/served"
 MARKED = "certbaton.io/marked-for-deletion"
 KILLED = -9
+LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
+LEASE = {"duration": "6s", "renewEvery": "2s"}
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,14 @@ class Certbaton:
                 token = world.plane.token(NAMESPACE, RELEASE)
                 world.plane.kubeconfig_for(token, NAMESPACE).rename(kubeconfig)
         self.kubeconfig = kubeconfig
+        if release != RELEASE:
+            allow_lease(world, release)
         self._starts = 0
         self.configure(config)
 
     def configure(self, config: Obj) -> None:
-        """Let *config* be the configuration from the next start on."""
-        self.config_file.write_text(yaml.safe_dump(config))
+        """Let *config* be the configuration from the next start on; its Lease lasts shortly."""
+        self.config_file.write_text(yaml.safe_dump({"lease": LEASE, **config}))
 
     # --- commands ---------------------------------------------------------------------
 
@@ -122,7 +126,18 @@ class Certbaton:
 
     def once(self, patience: str = "30s", **environ: str) -> Ended:
         """``certbaton once``."""
-        return self._call(("once", "--timeout", patience), environ)
+        ended = self._call(("once", "--timeout", patience), environ)
+        if ended.code == KILLED:
+            self.forget_lease()
+        return ended
+
+    def forget_lease(self) -> None:
+        """As if the Lease of a process that was killed had run out (see test_replicas.py)."""
+        try:
+            self.world.plane.admin.delete(f"{LEASES}/{self.release}")
+        except KubeError as error:
+            if error.status != 404:
+                raise
 
     def writes(self) -> list[str]:
         """What was written since the last call of this, with CERTBATON_WRITE_LOG set."""
@@ -165,6 +180,30 @@ class Certbaton:
             return {}
         journal: Obj = json.loads(base64.b64decode(found["data"]["journal"]))
         return journal
+
+
+def allow_lease(world: World, release: str) -> None:
+    """Let the chart's ServiceAccount hold the Lease of another release than its own."""
+    rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}"
+    name = f"lease-of-{release}"
+    rule = {
+        "apiGroups": ["coordination.k8s.io"],
+        "resources": ["leases"],
+        "resourceNames": [release],
+        "verbs": ["get", "list", "watch", "update"],
+    }
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
+    account = {"kind": "ServiceAccount", "name": RELEASE, "namespace": NAMESPACE}
+    bodies: dict[str, Obj] = {
+        "roles": {"rules": [rule]},
+        "rolebindings": {"roleRef": role, "subjects": [account]},
+    }
+    for kind, body in bodies.items():
+        try:
+            world.plane.admin.create(f"{rbac}/{kind}", {"metadata": {"name": name}, **body})
+        except KubeError as error:
+            if error.status != 409:
+                raise
 
 
 def content(secret: Obj, key: str) -> bytes:

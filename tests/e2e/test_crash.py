@@ -263,6 +263,7 @@ def test_the_running_daemon_killed_after_finalize_goes_on_when_it_is_started_aga
     place = FIRST.index("acme finalize") + 1
     died = certbaton.start(CERTBATON_CRASH_AT=f"after:{place}")
     assert died.wait(30) == KILLED, died.log_tail()
+    certbaton.forget_lease()
     until(lambda: cases.world.pebble.certificates_issued() > issued, "nothing was signed")
 
     def served(daemon: Process) -> bool:

@@ -1,0 +1,358 @@
+"""
+Two daemons of one release: one works, the other stands by and takes over.
+
+Each case is a release of its own with one certificate by dns-01 (http-01 where it matters which
+of them the CA's request reaches). The test holds its Lease until both stand by, so that the first
+one does everything from the account on, and is stopped or killed between two writes of its own.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from e2e.harness import (
+    KILLED,
+    LEASES,
+    Certbaton,
+    leaf_hash,
+    name_of,
+    proofs,
+    served_leaf,
+    until,
+)
+from e2e.writes import FIRST
+from lab.kube import KubeError
+from lab.process import Process, free_ports
+from lab.world import NAMESPACE, World
+
+pytestmark = pytest.mark.servers
+
+Obj = dict[str, Any]
+
+DURATION_S = 6.0
+# For a machine that is busy; what it takes is told by what the tests print.
+SLACK_S = 2.0
+
+
+class Replica:
+    """One process of a release, with ports of its own."""
+
+    def __init__(self, certbaton: Certbaton, name: str, solver_port: int) -> None:
+        self.certbaton = certbaton
+        self.name = name
+        self.log: list[tuple[float, str]] = []
+        (self.health_port,) = free_ports(1)
+        config = yaml.safe_load(certbaton.config_file.read_text())
+        config["healthPort"] = self.health_port
+        config["solvers"]["http"]["port"] = solver_port
+        self._config: Path = certbaton.folder / f"{name}.yaml"
+        self._config.write_text(yaml.safe_dump(config))
+        self.write_log = certbaton.folder / f"{name}-writes.log"
+        self.process: Process | None = None
+
+    def start(self, **environ: str) -> Replica:
+        """Start ``certbaton run``."""
+        program = Path(sys.executable).parent / "certbaton"
+        kubeconfig = str(self.certbaton.kubeconfig)
+        self.process = Process(
+            f"certbaton-{self.certbaton.release}-{self.name}",
+            [program, "run", "--config", self._config, "--kubeconfig", kubeconfig],
+            log=self.certbaton.folder / f"{self.name}.log",
+            environ=self.certbaton.world.environ(
+                CERTBATON_RELEASE=self.certbaton.release,
+                CERTBATON_WRITE_LOG=str(self.write_log),
+                **environ,
+            ),
+            on_line=lambda line: self.log.append((time.monotonic(), line)),
+        ).start()
+        return self
+
+    @property
+    def running(self) -> Process:
+        assert self.process is not None
+        return self.process
+
+    def at(self, event: str) -> list[float]:
+        """When it logged *event*, each time."""
+        self.running.drain()
+        return [at for at, line in self.log if f'"event": "{event}"' in line]
+
+    def wait(self, event: str, timeout: float = 30.0, count: int = 1) -> float:
+        """When it logged *event* for the *count*-th time."""
+        until(
+            lambda: len(self.at(event)) >= count,
+            f"{self.name}: no {event}\n{self.running.log_tail()}",
+            timeout,
+        )
+        return self.at(event)[count - 1]
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it is stopped by SIGSTOP."""
+        status = Path(f"/proc/{self.running.pid}/status").read_text()
+        return "State:\tT" in status
+
+    def writes(self) -> list[str]:
+        """What it has written."""
+        return self.write_log.read_text().splitlines() if self.write_log.exists() else []
+
+    def probe(self, path: str) -> tuple[int, str]:
+        """What its health server answers."""
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"http://127.0.0.1:{self.health_port}{path}", timeout=5) as answer:
+            return int(answer.status), str(answer.read().decode())
+
+
+class Case:
+    """A release and its replicas ``one``, which comes first, and ``two``."""
+
+    def __init__(self, world: World, name: str, solver: str = "dns") -> None:
+        self.world = world
+        self.name = name
+        entry = world.certificate(name, [f"{name}.example.test"], [("shop", name)], solver=solver)
+        config = world.configuration(entry, policy={"pollListener": "100ms", "backOff": ["1s"]})
+        self.certbaton = Certbaton(world, config, release=name)
+        (other,) = free_ports(1)
+        self.one = Replica(self.certbaton, "one", other)
+        # The CA's requests come to this one.
+        self.two = Replica(self.certbaton, "two", world.solver_port)
+        self.issued = world.pebble.certificates_issued()
+
+    def begin(self, **environ: str) -> None:
+        """Both are there, and ``one`` begins; *environ* is for it alone."""
+        self.world.add_service("shop", self.name, f"{self.name}.example.test")
+        held = {"holderIdentity": "the test", "leaseDurationSeconds": 3600}
+        self.world.plane.admin.create(LEASES, {"metadata": {"name": self.name}, "spec": held})
+        self.one.start(**environ)
+        self.two.start()
+        for replica in (self.one, self.two):
+            replica.wait("standing_by")
+        # whoever is stopped cannot be first
+        self.two.running.send(signal.SIGSTOP)
+        free = {"spec": {"holderIdentity": ""}}
+        self.world.plane.admin.patch(f"{LEASES}/{self.name}", free)
+        self.one.wait("leading")
+        self.two.running.send(signal.SIGCONT)
+
+    def holder(self) -> str:
+        """Who holds the Lease."""
+        try:
+            spec = self.world.plane.admin.get(f"{LEASES}/{self.name}")["spec"]
+        except KubeError:
+            return ""
+        return str(spec.get("holderIdentity") or "")
+
+    def served(self) -> bool:
+        """Whether the newest version is served, and noted so."""
+        versions = self.certbaton.versions(self.name)
+        return bool(versions) and bool(proofs(versions[-1]))
+
+    def settle(self) -> None:
+        """Wait for the end, and look: one certificate, one version, an idle Journal."""
+        until(self.served, f"not served\n{self.two.running.log_tail()}", 45.0)
+        until(
+            lambda: "pending" not in self.certbaton.journal(self.name),
+            f"still open\n{self.two.running.log_tail()}",
+        )
+        (version,) = self.certbaton.versions(self.name)
+        assert self.world.tls_secret("shop", self.name) == name_of(version)
+        assert served_leaf(self.world, "shop", self.name) == leaf_hash(version)
+        assert self.world.pebble.certificates_issued() - self.issued == 1
+        assert self.world.dns is not None
+        assert self.world.dns.txt(f"_acme-challenge.{self.name}.example.test.") == []
+
+    def states(self) -> dict[str, str]:
+        """The resourceVersions of everything that certbaton writes but Events and the Lease."""
+        found = self.world.plane.admin.list(
+            f"/api/v1/namespaces/{NAMESPACE}/secrets",
+            labelSelector=f"certbaton.io/instance={self.name}.{NAMESPACE}",
+        )["items"]
+        found.append(self.world.service("shop", self.name))
+        return {name_of(obj): obj["metadata"]["resourceVersion"] for obj in found}
+
+    def end(self) -> None:
+        for replica in (self.one, self.two):
+            if replica.process is not None:
+                replica.process.send(signal.SIGCONT)
+                replica.process.stop(deadline=30.0)
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    with World(lifetime=3600, poll_interval=0.2, interruption=0.1, dns=True, workers=3) as world:
+        world.install(world.configuration())
+        yield world
+
+
+@pytest.fixture
+def case(world: World, request: pytest.FixtureRequest) -> Iterator[Case]:
+    name = getattr(request, "param", None) or request.node.originalname
+    made = Case(world, name.removeprefix("test_").replace("_", "-")[:40])
+    yield made
+    made.end()
+
+
+def told(what: str, seconds: float) -> None:
+    """Measured, for whoever runs this with -s."""
+    print(f"{what}: {seconds:.2f} s", file=sys.stderr)
+
+
+KILLS = {
+    "a1": "after:4",  # the Journal has the key
+    "a2": "after:6",  # and the order's URL
+    "a3": "after:8",  # the CA signs
+    "a4": "after:10",  # the Service is repointed
+}
+
+
+@pytest.mark.parametrize("case", KILLS, indirect=True, ids=[f"{at}" for at in KILLS.values()])
+def test_a_killed_leader_is_followed_within_the_lease_time(case: Case) -> None:
+    """The rollover goes on where it was; the CA issues once."""
+    case.begin(CERTBATON_CRASH_AT=KILLS[case.name])
+    assert case.one.running.wait(30) == KILLED
+    died = time.monotonic()
+    taken = case.two.wait("leading", DURATION_S + SLACK_S)
+    told(f"killed {KILLS[case.name]}, taken over after", taken - died)
+    assert taken - died <= DURATION_S + 0.5
+    case.settle()
+    together = case.one.writes() + case.two.writes()
+    assert together.count("acme finalize") == 1
+    assert together.count("acme newAccount") == 1
+
+
+STOPS = {
+    "s1": "before:5",  # newOrder, behind the check
+    "s2": "after:6",  # the order's URL is recorded
+    "s3": "before:8",  # finalize
+    "s4": "before:9",  # the version
+    "s5": "after:9",
+    "s6": "before:10",  # the Service
+    "s7": "before:11",  # the order is closed
+}
+
+
+@pytest.mark.parametrize("case", STOPS, indirect=True, ids=[f"{at}" for at in STOPS.values()])
+def test_a_stopped_leader_that_wakes_up_writes_nothing_over_its_successor(case: Case) -> None:
+    """
+    Stopped between two writes it sends none; right before one, that one is refused.
+
+    Then it stands by, and is still good for taking over.
+    """
+    moment = STOPS[case.name]
+    case.begin(CERTBATON_STOP_AT=moment)
+    until(lambda: case.one.stopped, "it was not stopped")
+    stopped = time.monotonic()
+    taken = case.two.wait("leading", DURATION_S + SLACK_S)
+    told(f"stopped {moment}, taken over after", taken - stopped)
+    case.settle()
+    before = case.states()
+    case.one.running.send(signal.SIGCONT)
+    case.one.wait("standing_by", count=2)
+    time.sleep(1.0)
+    assert case.states() == before
+    number = int(moment.partition(":")[2])
+    assert case.one.writes() == FIRST[:number], "nothing after the one that it was at"
+    assert case.world.pebble.certificates_issued() - case.issued == 1
+    assert case.one.at("turn_broke") == []
+    case.two.running.kill()
+    until(lambda: len(case.one.at("leading")) == 2, "it does not lead again", 10.0)
+    time.sleep(0.5)
+    assert case.states() == before
+
+
+@pytest.mark.parametrize("case", ["term"], indirect=True)
+def test_a_leader_that_is_asked_to_end_hands_over_at_once(case: Case) -> None:
+    """Exit code 0; whoever stands by is ready and well, and leads in well under a second."""
+    case.begin()
+    case.settle()
+    assert case.two.probe("/healthz") == (200, "well\n")
+    assert case.two.probe("/readyz") == (200, "well\n")
+    before = case.states()
+    asked = time.monotonic()
+    case.one.running.send(signal.SIGTERM)
+    taken = case.two.wait("leading", 5.0)
+    told("asked to end, taken over after", taken - asked)
+    assert taken - asked < 2.0
+    assert case.one.running.wait(10) == 0
+    time.sleep(0.5)
+    assert case.states() == before
+
+
+@pytest.mark.parametrize("case", ["midway"], indirect=True)
+def test_a_leader_that_is_asked_to_end_midway_ends_its_write_and_no_more(case: Case) -> None:
+    """It does not see the order through; the successor does."""
+    case.begin()
+    until(lambda: "acme newOrder" in case.one.writes(), "no order")
+    asked = time.monotonic()
+    case.one.running.send(signal.SIGTERM)
+    assert case.one.running.wait(25) == 0
+    told("asked to end midway, ended after", time.monotonic() - asked)
+    case.two.wait("leading", 5.0)
+    case.settle()
+
+
+@pytest.mark.parametrize("case", ["beside"], indirect=True)
+def test_once_beside_a_daemon_waits_and_says_for_whom(case: Case) -> None:
+    """6; ``plan`` needs no Lease; when the daemon has ended, ``once`` works."""
+    case.one.start()
+    case.one.wait("leading")
+    ended = case.certbaton.once("3s")
+    assert ended.code == 6, ended
+    (line,) = ended.events("still_waiting")
+    assert line["what"].startswith(f"another process works: {case.holder()} holds the Lease")
+    assert case.certbaton.call("plan").code == 0
+    case.one.running.stop(deadline=30.0)
+    case.world.add_service("shop", case.name, f"{case.name}.example.test")
+    ended = case.certbaton.once()
+    assert ended.code == 0, ended
+    assert case.served()
+    assert case.holder() == ""
+
+
+@pytest.mark.parametrize("case", ["away"], indirect=True)
+def test_an_api_server_that_is_away_for_longer_costs_nothing_but_the_time(case: Case) -> None:
+    """Nobody works meanwhile; then exactly one does, in the same processes."""
+    case.begin()
+    case.settle()
+    before = case.states()
+    apiserver = case.world.plane.apiserver
+    apiserver.send(signal.SIGSTOP)
+    try:
+        case.one.wait("lease_lost", DURATION_S + SLACK_S)
+    finally:
+        apiserver.send(signal.SIGCONT)
+    again = time.monotonic()
+    leads = (case.one, case.two)
+    until(lambda: sum(len(one.at("leading")) for one in leads) == 2, "nobody leads", 20.0)
+    told("after an outage, leading again after", time.monotonic() - again)
+    time.sleep(1.0)
+    assert sum(len(one.at("leading")) for one in leads) == 2
+    assert all(one.running.running for one in leads)
+    assert case.states() == before
+
+
+def test_any_replica_answers_http01_for_the_one_that_works(world: World) -> None:
+    """The CA's request comes to the one that stands by, which was given no challenge."""
+    case = Case(world, "any", solver="http")
+    try:
+        case.begin()
+        case.settle()
+        assert case.two.writes() == []
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        path = "/.well-known/acme-challenge/" + "A" * 43
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            opener.open(f"http://127.0.0.1:{world.solver_port}{path}", timeout=5)
+        caught.value.close()
+        assert caught.value.code == 404, "no order is open any more"
+    finally:
+        case.end()
