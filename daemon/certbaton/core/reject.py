@@ -8,11 +8,12 @@ against the place (limits, conflicts, 5xx, silence) speaks against no version.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import datetime
 
-from certbaton.core.choose import worked
+from certbaton.core.choose import suits, worked
 from certbaton.core.renewal import rejected, share
-from certbaton.core.rollover import UNPROVEN, WIRE, Handover, sync_of
+from certbaton.core.rollover import UNPROVEN, WIRE, Handover, sync_of, version_number
 from certbaton.model import (
     EVERYWHERE,
     CertificateSpec,
@@ -31,6 +32,8 @@ REFUSED = (
     "Error Code: InvalidParameter",
     "Operation Name: CreateCertificate",
 )
+# What client-go puts before the newest message where it counts similar ones in one Event.
+FOLDED = "(combined from similar events)"
 
 
 def refusal(
@@ -50,7 +53,9 @@ def _by_wire(handover: Handover, policy: Policy, now: datetime) -> str | None:
     alerts = [sight for sight in listener.sights if sight.alert]
     if not alerts or any(sight.leaf_sha256 == leaf.sha256 for sight in listener.sights):
         return None
-    ended = sync_of(handover, strict=True)
+    since = _last_change_by_others(handover)
+    events = tuple(event for event in listener.events if since is None or event.first_at > since)
+    ended = sync_of(replace(handover, listener=replace(listener, events=events)), strict=True)
     if ended is None or now < ended + share(
         leaf.lifetime, policy.alert_share, policy.alert_ceiling
     ):
@@ -80,15 +85,32 @@ def _all_in(event: SyncEvent) -> bool:
     return all(part in event.message for part in REFUSED)
 
 
+def _last_change_by_others(handover: Handover) -> datetime | None:
+    """Say when somebody else changed tls-secret after us, if so: what was before says nothing."""
+    at, ours = handover.state.owned.tls_secret_changed_at, handover.binding.changed_at
+    return at if at is not None and (ours is None or at > ours) else None
+
+
 def _syncs_of_this(event: SyncEvent, handover: Handover) -> int:
-    """Count the syncs in *event* that certainly began after the last change by anybody."""
-    changed = handover.state.owned.tls_secret_changed_at or handover.binding.changed_at
-    if event.count == 1 and event.synced_version.isascii() and event.synced_version.isdecimal():
-        reference = handover.state.reference_version
-        return int(reference.isdecimal() and int(event.synced_version[:20]) >= int(reference))
-    if changed is None or event.last_at < changed + timedelta(seconds=1):
+    """
+    Count the syncs in *event* that certainly began after the last change by anybody.
+
+    Its version is that of the first time. Without it the times count, and the
+    first time after the change may be of a sync begun before. A folded Event
+    counts all kinds of failures, and its words are the newest's.
+    """
+    since = _last_change_by_others(handover)
+    if since is not None and event.first_at <= since:
         return 0
-    return event.count if event.first_at >= changed + timedelta(seconds=1) else 1
+    synced = version_number(event.synced_version)
+    reference = version_number(handover.state.reference_version)
+    folded = event.message.startswith(FOLDED)
+    if synced is not None and reference is not None and synced >= reference:
+        return 1 if folded else event.count
+    changed = since or handover.binding.changed_at
+    if folded or changed is None or event.first_at <= changed:
+        return 0
+    return event.count - 1
 
 
 def rejection(
@@ -108,7 +130,7 @@ def rejection(
     others = [
         service.ref
         for service in spec.services
-        if service.ref != here and _could_serve(service.ref, snapshot)
+        if service.ref != here and _could_serve(version, service.ref, snapshot)
     ]
     serves = [ref for ref in others if _serves(version, ref)]
     refuses = [ref for ref in others if rejected(version, ref)]
@@ -117,12 +139,14 @@ def rejection(
     return Reject(spec.name, f"Service {here}: {why}", key, version)
 
 
-def _could_serve(ref: ObjectRef, snapshot: Snapshot) -> bool:
+def _could_serve(version: SecretVersion, ref: ObjectRef, snapshot: Snapshot) -> bool:
     state, binding = snapshot.services.get(ref), snapshot.bindings.get(ref)
     return (
         state is not None
         and binding is not None
         and not (state.deleting or state.paused or binding.problem)
+        and version.leaf is not None
+        and suits(version.leaf, snapshot, ref)
     )
 
 

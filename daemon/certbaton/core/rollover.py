@@ -80,7 +80,7 @@ def seen(handover: Handover) -> bool:
     return all(sight.leaf_sha256 == leaf.sha256 for sight in sights)
 
 
-def _number(resource_version: str) -> int | None:
+def version_number(resource_version: str) -> int | None:
     """Read a resourceVersion; None where it is none, since Events can be forged."""
     plain = resource_version.isascii() and resource_version.isdecimal()
     return int(resource_version) if plain and len(resource_version) <= 20 else None
@@ -93,8 +93,8 @@ def _of_this(event: SyncEvent, handover: Handover) -> bool:
     Its resourceVersion says so. An Event that happened again carries that of the
     first time, so where that is too old the times count: of the latest.
     """
-    synced_version = _number(event.synced_version)
-    reference = _number(handover.state.reference_version)
+    synced_version = version_number(event.synced_version)
+    reference = version_number(handover.state.reference_version)
     if synced_version is not None and reference is not None and synced_version >= reference:
         return True
     if event.count == 1 and synced_version is not None:
@@ -112,14 +112,14 @@ def sync_of(handover: Handover, *, strict: bool = False) -> datetime | None:
     had this reference.
     """
     ends: list[datetime] = []
-    reference = _number(handover.state.reference_version)
+    reference = version_number(handover.state.reference_version)
     for began in handover.listener.events:
         if began.reason != "EnsuringLoadBalancer" or not _of_this(began, handover):
             continue
         for ended in handover.listener.events:
             if ended.reason != "EnsuredLoadBalancer" or not _of_this(ended, handover):
                 continue
-            synced = _number(began.synced_version)
+            synced = version_number(began.synced_version)
             # an Event counted many times carries the version of the first time, which is this one
             same_sync = (
                 synced is not None
