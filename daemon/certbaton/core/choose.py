@@ -70,6 +70,17 @@ def suits(leaf: Leaf, snapshot: Snapshot, service: ObjectRef) -> bool:
     return kinds is None or ("RSA" if leaf.key_type.startswith("RSA") else "EC") in kinds
 
 
+def nobody_takes(spec: CertificateSpec, snapshot: Snapshot, now: datetime) -> bool:
+    """Say whether there are Services, and the listener of none could serve the newest version."""
+    found = acceptable(spec, snapshot, now)
+    leaf = found[0].leaf if found else None
+    return (
+        leaf is not None
+        and bool(snapshot.bindings)
+        and not any(suits(leaf, snapshot, ref) for ref in snapshot.bindings)
+    )
+
+
 def choose(
     spec: CertificateSpec, service: ServiceSpec, snapshot: Snapshot, now: datetime
 ) -> Choice:
@@ -122,34 +133,35 @@ def _better(
             return None
     else:
         leaf = snapshot.foreign.get(named) if named else None
-        if leaf is not None and not answers_for(leaf, spec, snapshot, ref):
+        if leaf is not None and not answers_for(leaf, spec, snapshot, ref, now):
             leaf = None
-    if leaf is None or leaf.not_after <= version.leaf.not_after or now >= leaf.not_after:
+    if leaf is None or leaf.not_after <= version.leaf.not_after:
         return None
     note = f"Service {ref}: {named} is valid longer than {version.ref}, so it stays"
     return Choice(current, None if current else named, note=note)
 
 
-def answers_for(leaf: Leaf, spec: CertificateSpec, snapshot: Snapshot, ref: ObjectRef) -> bool:
-    """Say whether a hand-made *leaf* does what is asked; its issuer is not judged."""
+def answers_for(
+    leaf: Leaf, spec: CertificateSpec, snapshot: Snapshot, ref: ObjectRef, now: datetime
+) -> bool:
+    """Say whether a hand-made *leaf* does what is asked now; its issuer is not judged."""
+    valid = leaf.not_before <= now < leaf.not_after
     names = set(leaf.names)
     covered = all(
         name in names or (not name.startswith("*.") and f"*.{name.partition('.')[2]}" in names)
         for name in spec.names
     )
-    return covered and not leaf.self_signed and suits(leaf, snapshot, ref)
+    return valid and covered and not leaf.self_signed and suits(leaf, snapshot, ref)
 
 
 def _what_worked(ref: ObjectRef, snapshot: Snapshot, now: datetime) -> Choice | None:
-    """Come back to the version that was last seen to work on this listener."""
+    """Come back to the version that was last on this listener; one seen there goes first."""
     proofs = [
-        (proof.at, version.ref.name, version)
+        (worked(version, ref) is not None, version.served[str(ref)].at, version.ref.name, version)
         for version in snapshot.versions
-        if (proof := worked(version, ref)) is not None
-        and usable(version, now)
-        and not rejected(version, ref)
+        if str(ref) in version.served and usable(version, now) and not rejected(version, ref)
     ]
-    return Choice(max(proofs, key=lambda found: found[:2])[2], back=True) if proofs else None
+    return Choice(max(proofs, key=lambda found: found[:3])[3], back=True) if proofs else None
 
 
 def _instead(ref: ObjectRef, snapshot: Snapshot, now: datetime) -> Choice:
@@ -163,14 +175,30 @@ def _instead(ref: ObjectRef, snapshot: Snapshot, now: datetime) -> Choice:
     binding, state = snapshot.bindings[ref], snapshot.services[ref]
     by_ref = {version.ref: version for version in snapshot.versions}
     current = by_ref.get(binding.reference) if binding.reference else None
+    original = _original(ref, snapshot, now)
     if current is not None and rejected(current, ref):
-        original = snapshot.journal.originals.get(str(ref)) if snapshot.journal else None
-        return back or Choice(reference=_read(original, ref) if original else None, back=True)
+        return back or Choice(reference=original, back=True)
+    if original is not None and binding.reference == original:
+        return back or Choice()  # we came back to it
     if binding.reference is not None and current is None and state.owned.tls_secret:
         valid = [item for item in newest_first(snapshot.versions) if usable(item, now)]
         preferred = [item for item in valid if not rejected(item, ref)] or valid
         return back or (Choice(preferred[0]) if preferred else Choice())
     return Choice()
+
+
+def _original(ref: ObjectRef, snapshot: Snapshot, now: datetime) -> ObjectRef | None:
+    """Give what the Service named before us, unless that is known to be gone or expired."""
+    value = snapshot.journal.originals.get(str(ref)) if snapshot.journal else None
+    if not value:
+        return None
+    named = _read(value, ref)
+    leaf = snapshot.foreign.get(named)
+    if leaf is not None:
+        return named if now < leaf.not_after else None
+    # in our own namespace it would have been read
+    readable = {version.ref.namespace for version in snapshot.versions}
+    return None if named.namespace in readable else named
 
 
 def _read(value: str, service: ObjectRef) -> ObjectRef:

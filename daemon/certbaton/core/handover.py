@@ -313,7 +313,7 @@ def adopted_until(
     dues: list[datetime] = []
     for ref, binding in snapshot.bindings.items():
         leaf = snapshot.foreign.get(binding.reference) if binding.reference else None
-        if leaf is None or not answers_for(leaf, spec, snapshot, ref):
+        if leaf is None or not answers_for(leaf, spec, snapshot, ref, now):
             return None
         dues.append(renewal_time(spec.name, leaf, policy))
     return min(dues) if min(dues) > now else None
