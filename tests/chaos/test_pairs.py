@@ -13,7 +13,7 @@ from random import Random
 
 import pytest
 
-from chaos.cases import LIFETIME_S, Cases
+from chaos.cases import PROFILES, SHORT_S, Cases
 from e2e.harness import KILLED, Ended, until
 from e2e.writes import FIRST, RENEWAL
 from lab.chaos import ChaosWorld
@@ -77,7 +77,12 @@ def stories() -> Iterator[Stories]:
     with ExitStack() as stack:
         world = stack.enter_context(
             ChaosWorld(
-                lifetime=LIFETIME_S, poll_interval=0.2, interruption=0.1, dns=True, workers=3
+                lifetime=SHORT_S,
+                poll_interval=0.2,
+                interruption=0.1,
+                dns=True,
+                workers=3,
+                pebble={"profiles": PROFILES},
             )
         )
         yield Stories(Cases(world, stack))

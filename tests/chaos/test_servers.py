@@ -2,7 +2,7 @@
 Servers that go away, lose their memory or hang in the middle of a renewal, and clocks that jump.
 
 What ends in the same state as ever: one new version, served, noted, by one certificate of the CA.
-Pebble is annoying here: it rejects half of the nonces and validates slowly.
+Pebble is annoying here: it rejects half of the nonces, and is slow to sign.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from chaos.cases import LIFETIME_S, Case, Cases
+from chaos.cases import PROFILES, SHORT_S, Case, Cases
 from e2e.harness import Certbaton, until
 from lab.chaos import ChaosWorld, WireFault
 from lab.chaos.listener import interrupted, stuck
@@ -24,6 +24,8 @@ from lab.process import Process
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
 PATIENCE = 60.0
+# So that an order is open for long enough to be met.
+SLOW = WireFault("delay-before", path="/finalize-order/", seconds=2)
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +33,13 @@ def cases() -> Iterator[Cases]:
     with ExitStack() as stack:
         world = stack.enter_context(
             ChaosWorld(
-                lifetime=LIFETIME_S,
+                lifetime=SHORT_S,
                 poll_interval=0.2,
                 interruption=0.1,
                 dns=True,
                 workers=3,
                 faults=Faults(),
-                pebble={"nonce_reject": 50, "va_sleep": 1, "retry_after": (1, 1)},
+                pebble={"nonce_reject": 50, "profiles": PROFILES},
             )
         )
         yield Cases(world, stack)
@@ -73,7 +75,7 @@ def renews(
     """A renewal in whose middle, once *at* is true, *fault* happens."""
     cases.due(case)
     issued = cases.world.pebble.certificates_issued()
-    with case.certbaton.start() as daemon:
+    with case.ca.misbehaving(SLOW), case.certbaton.start() as daemon:
         until(at, f"{case.name} never came to that point")
         fault(daemon)
         cases.ends_well(case, daemon, PATIENCE)
@@ -128,11 +130,11 @@ def test_an_api_server_that_is_away_when_the_daemon_starts(
 
 
 def test_a_clock_that_is_ahead_for_a_while(cases: Cases, made: dict[str, Case]) -> None:
-    """A step of a third of the lifetime, and back after the order was begun."""
+    """Ten minutes, in which the old version has expired, and back."""
     case = made["ahead"]
 
     def step(daemon: Process) -> None:
-        cases.world.clock.set(LIFETIME_S / 3)
+        cases.world.clock.set(600)
         time.sleep(2)
         cases.world.clock.set(0)
 
@@ -191,7 +193,7 @@ def test_a_ca_that_forgets_everything_in_the_middle_of_an_order(
     """Account and order are gone: both are made anew."""
     case = made["forgetful"]
     cases.due(case)
-    with case.certbaton.start() as daemon:
+    with case.ca.misbehaving(SLOW), case.certbaton.start() as daemon:
         until(lambda: pending(case.certbaton), "no order was begun")
         cases.world.pebble.restart()
         cases.ends_well(case, daemon, PATIENCE)

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from chaos.cases import LIFETIME_S, Case, Cases, Family
+from chaos.cases import PROFILES, SHORT_S, Case, Cases, Family
 from lab.chaos import ApiProxy, ChaosWorld, WireFault
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
@@ -49,28 +49,33 @@ def families() -> dict[str, Family]:
                 WireFault("gone", 0.5, methods=("GET",), times=4),
             )
         ),
-        "api-429": Family((WireFault("too-many", 0.4),)),
-        "api-429-retry-after": Family((WireFault("too-many", 0.4, seconds=1),)),
+        "api-429": Family((WireFault("too-many", 0.25), WireFault("too-many", 0.25, seconds=1))),
         "api-500": Family((WireFault("error", 0.4),)),
         "api-500-carried-out": Family((WireFault("error-after", 0.5, methods=WRITES),)),
-        "api-503": Family((WireFault("unavailable", 0.4),)),
-        "api-503-retry-after": Family((WireFault("unavailable", 0.4, seconds=1),)),
+        "api-503": Family(
+            (WireFault("unavailable", 0.25), WireFault("unavailable", 0.25, seconds=1))
+        ),
         "watches-dropped": Family(done=drop),
         "watches-stale": Family(done=hold),
         "ca-half-the-nonces": Family(ca=(WireFault("bad-nonce", 0.5, methods=("POST",)),)),
         "ca-lost-answer": Family(ca=(WireFault("cut-after", 0.4, methods=("POST",)),)),
         "ca-cut": Family(ca=(WireFault("cut-before", 0.4),)),
-        "ca-429": Family(ca=(WireFault("too-many", 0.4),)),
-        "ca-429-retry-after": Family(ca=(WireFault("too-many", 0.4, seconds=1),)),
-        "ca-503": Family(ca=(WireFault("unavailable", 0.4),)),
-        "ca-503-retry-after": Family(ca=(WireFault("unavailable", 0.4, seconds=1),)),
+        "ca-429": Family(ca=(WireFault("too-many", 0.25), WireFault("too-many", 0.25, seconds=1))),
+        "ca-503": Family(
+            ca=(WireFault("unavailable", 0.25), WireFault("unavailable", 0.25, seconds=1))
+        ),
     }
 
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[ChaosWorld]:
     with ChaosWorld(
-        lifetime=LIFETIME_S, poll_interval=0.2, interruption=0.1, dns=True, workers=3
+        lifetime=SHORT_S,
+        poll_interval=0.2,
+        interruption=0.1,
+        dns=True,
+        workers=3,
+        pebble={"profiles": PROFILES},
     ) as world:
         yield world
 

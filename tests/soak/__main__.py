@@ -79,7 +79,8 @@ def conclude(screen: Screen, soak: Soak, report: dict[str, Any], seconds: float)
     screen.note(
         f"{report['rollovers']} rollovers and {injected} faults of {len(report['faults'])} kinds "
         f"in {span(seconds)}. Outside faults of the place, a listener lacked the newest good "
-        f"version for at most {report['longest_unwanted_s']} s.",
+        f"version for at most {report['longest_unwanted_s']} s "
+        f"({soak.longest_at}).",
         indent=2,
     )
     bad = {

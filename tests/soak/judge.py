@@ -83,12 +83,16 @@ def unwanted(
     versions: Sequence[Version],
     runs: Sequence[Run],
     windows: Sequence[Window],
-) -> float:
-    """The longest that a listener lacked the newest good version, but for faults of the place."""
+) -> tuple[float, float]:
+    """
+    The longest that a listener lacked the newest good version, but for faults of the place.
+
+    And since when. *versions* are those of its certificate.
+    """
     mine = sorted((v for v in versions if good(v, service)), key=lambda v: v.stored)
     if not mine:
-        return 0.0
-    longest = 0.0
+        return 0.0, 0.0
+    longest = 0.0, 0.0
     since: float | None = mine[0].stored
     for run in runs:
         for newest, until in _newest(mine, run):
@@ -97,11 +101,11 @@ def unwanted(
             at = max(run.begin, newest.stored)
             if run.leaf == newest.leaf:
                 if since is not None:
-                    longest = max(longest, outside(since, at, windows))
+                    longest = max(longest, (outside(since, at, windows), since))
                 since = None
                 continue
             since = at if since is None else since
-            longest = max(longest, outside(since, max(since, until), windows))
+            longest = max(longest, (outside(since, max(since, until), windows), since))
     return longest
 
 

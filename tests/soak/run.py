@@ -22,7 +22,7 @@ from soak.judge import Version, Window
 from soak.keeper import Keeper
 from soak.looking import Eyes, Sampler
 from soak.place import PLACE
-from soak.site import CERTIFICATES, LIFETIME_S, SERVICES, Ref, build
+from soak.site import CERTIFICATES, LIFETIME_S, OF, SERVICES, Ref, build
 
 # Between two faults of a lane.
 PAUSE_S = (0.5, 6.0)
@@ -45,7 +45,7 @@ class Soak:
         self.rejections: list[str] = []
         self.stuck: list[str] = []
         self.rollovers = 0
-        self.longest = 0.0
+        self.longest, self.longest_at = 0.0, ""
         self._lock = threading.Lock()
         self._whole: set[str] = set()
         self._stop = threading.Event()
@@ -215,7 +215,10 @@ class Soak:
         for ref in SERVICES:
             service, runs = "/".join(ref), list(self.eyes.runs[ref])
             found += judge.expired(service, versions, runs, windows)
-            self.longest = max(self.longest, judge.unwanted(service, versions, runs, windows))
+            mine = [version for version in versions if version.certificate == OF[ref]]
+            seconds, since = judge.unwanted(service, mine, runs, windows)
+            if seconds > self.longest:
+                self.longest, self.longest_at = seconds, f"{service} from {_clock(since)}"
         if final:
             found += self._told()
             signed = signed_by(self.world.pebble.process.log.read_text())
@@ -259,3 +262,7 @@ def signed_by(log: str) -> list[tuple[int, float]]:
             at = datetime.strptime(match[1], "%Y/%m/%d %H:%M:%S").replace(tzinfo=UTC)
             found.append((int(match[2], 16), at.timestamp()))
     return found
+
+
+def _clock(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%H:%M:%S} UTC"
