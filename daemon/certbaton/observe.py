@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from certbaton import probe
 from certbaton.cluster import Cluster
 from certbaton.cluster.holders import RETRY, Sign
+from certbaton.cluster.services import reference
 from certbaton.core import claims
 from certbaton.core.rollover import UNPROVEN, standing_proof
 from certbaton.model import (
@@ -21,6 +22,7 @@ from certbaton.model import (
     CertificateSpec,
     Claim,
     Instance,
+    Journal,
     Leaf,
     ListenerState,
     ObjectRef,
@@ -114,8 +116,9 @@ class Observer:
             bindings=bindings,
             listeners=listeners,
             references=references,
-            foreign=self._foreign(bindings, by_ref, claimed),
+            foreign=self._foreign(bindings, by_ref, claimed, journals.get(certificate)),
             remembered=cluster.store.remembered(references),
+            written=cluster.services.written,
             window_opens_at=opens_at(spec.windows, now) if spec else None,
             issued=tuple(record for journal in journals.values() for record in journal.orders),
             failed_validations=tuple(
@@ -153,21 +156,28 @@ class Observer:
         bindings: Mapping[ObjectRef, Binding],
         ours: Mapping[ObjectRef, SecretVersion],
         claimed: Mapping[ObjectRef, Claim],
+        journal: Journal | None,
     ) -> dict[ObjectRef, Leaf]:
         """
         Read the hand-made Secrets that Services name, where we may.
 
-        Not those of an instance that a Service is to be taken away from: however
+        Where a version is refused, those too that they named before us: to come
+        back to. Not those of an instance that a Service is to be taken away from: however
         long they are valid, they are not waited for.
         """
+        named = {
+            binding.reference
+            for ref, binding in bindings.items()
+            if not (ref in claimed and claimed[ref].asked)
+        }
+        if journal is not None and any(version.rejected for version in ours.values()):
+            originals = journal.originals
+            named |= {reference(originals.get(str(ref)), ref.namespace) for ref in bindings}
         found = {}
-        for ref, binding in bindings.items():
-            if ref in claimed and claimed[ref].asked:
-                continue
-            if binding.reference is not None and binding.reference not in ours:
-                leaf = self._cluster.store.foreign_leaf(binding.reference)
-                if leaf is not None:
-                    found[binding.reference] = leaf
+        for ref in named:
+            leaf = self._cluster.store.foreign_leaf(ref) if ref and ref not in ours else None
+            if ref and leaf is not None:
+                found[ref] = leaf
         return found
 
     def _listener(

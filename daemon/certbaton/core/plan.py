@@ -11,6 +11,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from certbaton.core import claims
+from certbaton.core.choose import nobody_takes
 from certbaton.core.collect import collect
 from certbaton.core.handover import Draft, adopted_until, roll_out, sick_service, trial_over
 from certbaton.core.renewal import (
@@ -32,6 +33,7 @@ from certbaton.model import (
     PendingOrder,
     Plan,
     Policy,
+    Reason,
     Snapshot,
     StageOrder,
     Unmark,
@@ -125,13 +127,18 @@ def _order(
         what = "the hand-made Secrets that its Services name are due"
         draft.waits.append(Wait(what, adopted, WaitKind.LATER))
         wanted = None
+    useless = spec is not None and nobody_takes(spec, snapshot, now)
+    if spec and wanted and useless and wanted.reason is Reason.RENEWING:
+        what = f"{spec.name} is due, and not renewed: no listener of its Services could serve it"
+        draft.waits.append(Wait(what, now + policy.backstop, WaitKind.BACK_OFF))
+        wanted = None
     coming = upcoming_version(spec, snapshot.versions, now) if spec else None
     if wanted:
         draft.due = wanted.since
     elif coming and coming.leaf:
         begins = coming.leaf.not_before
         draft.waits.append(Wait(f"{coming.ref} begins only then", begins, WaitKind.IN_FLIGHT))
-    elif spec:
+    elif spec and not useless:
         version = wanted_version(spec, snapshot.versions, now)
         if version and version.leaf:
             due = renewal_time(spec.name, version.leaf, policy)
