@@ -221,17 +221,25 @@ def test_the_reference_version_is_the_first_that_carried_it(
     assert version == newest
 
 
+OTHER = "certbaton/elsewhere/second"
+THIRD = "certbaton/elsewhere/third"
 HTTPS = 'k:{"port":443,"protocol":"TCP"}'
 
 
-def entry(manager: str, operation: str = "Update", *ports: str, annotations: str = "") -> Obj:
+def entry(
+    manager: str,
+    operation: str = "Update",
+    *ports: str,
+    annotations: str = "",
+    time: str = "2026-03-01T12:00:00Z",
+) -> Obj:
     fields: Obj = {"f:spec": {"f:ports": {key: {".": {}} for key in ports}}}
     if annotations:
         fields["f:metadata"] = {"f:annotations": {f"f:{annotations}": {}}}
     return {
         "manager": manager,
         "operation": operation,
-        "time": "2026-03-01T12:00:00Z",
+        "time": time,
         "fieldsV1": fields,
     }
 
@@ -251,14 +259,99 @@ def entry(manager: str, operation: str = "Update", *ports: str, annotations: str
         ([entry(MANAGER, "Apply", annotations=SSL_PORTS)], {"ssl_ports"}),
         ([entry("x", "Apply", annotations=SSL_PORTS)], {"others_ssl_ports"}),
         ([entry(MANAGER, "Apply", annotations=TLS_SECRET)], {"tls_secret"}),
+        # what other instances own is no stranger's
+        ([entry(OTHER, "Apply", HTTPS)], {"instances_https"}),
+        ([entry(OTHER, "Apply", annotations=SSL_PORTS)], set()),
+        ([entry(OTHER, "Update", HTTPS)], {"others_https"}),
+        ([entry("certbaton/a/b/c", "Apply", HTTPS)], {"others_https"}),
         ([{"manager": "x"}], set()),
     ],
 )
 def test_ownership_is_read_from_the_managed_fields(entries: list[Obj], owned: set[str]) -> None:
     """Whose 443/TCP, ssl-ports and tls-secret are; odd entries own nothing."""
     found = owned_fields(entries, MANAGER)
-    names = ("tls_secret", "ssl_ports", "https_port", "others_ssl_ports", "others_https")
+    names = (
+        *("tls_secret", "ssl_ports", "https_port"),
+        *("others_ssl_ports", "others_https", "instances_https"),
+    )
     assert {name for name in names if getattr(found, name)} == owned
     assert (found.changed_at == NOW) == any(
         (e.get("manager"), e.get("operation")) == (MANAGER, "Apply") for e in entries
     )
+
+
+EARLY, LATE = "2026-03-01T11:00:00Z", "2026-03-01T13:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("why", "entries", "holder"),
+    [
+        ("nobody", [], None),
+        ("another one", [entry(OTHER, "Apply", annotations=TLS_SECRET)], OTHER),
+        ("we", [entry(MANAGER, "Apply", annotations=TLS_SECRET)], None),
+        ("a person under such a name", [entry(OTHER, annotations=TLS_SECRET)], None),
+        ("a controller", [entry("argocd", "Apply", annotations=TLS_SECRET)], None),
+        (
+            "names that are none",
+            [
+                entry(name, "Apply", annotations=TLS_SECRET)
+                for name in ("certbaton/../x", "certbaton/a", "certbaton/a/b/c", "certbaton/A/b")
+            ],
+            None,
+        ),
+        (
+            "both wrote the same: we go on",
+            [entry(name, "Apply", annotations=TLS_SECRET, time=LATE) for name in (OTHER, MANAGER)],
+            None,
+        ),
+        (
+            "a person changed it since: it is the holder's to repair",
+            [entry(OTHER, "Apply", HTTPS), entry("kubectl", annotations=TLS_SECRET)],
+            OTHER,
+        ),
+        (
+            "likewise, but we wrote last",
+            [
+                entry(OTHER, "Apply", HTTPS, time=EARLY),
+                entry(MANAGER, "Apply", HTTPS, time=LATE),
+                entry("kubectl", annotations=TLS_SECRET),
+            ],
+            None,
+        ),
+        (
+            "likewise, and we wrote first",
+            [
+                entry(OTHER, "Apply", HTTPS, time=LATE),
+                entry(MANAGER, "Apply", HTTPS, time=EARLY),
+            ],
+            OTHER,
+        ),
+        (
+            "it took over from us, what we once wrote is no matter",
+            [
+                entry(OTHER, "Apply", annotations=TLS_SECRET, time=EARLY),
+                entry(MANAGER, "Apply", HTTPS, time=LATE),
+            ],
+            OTHER,
+        ),
+        (
+            "the third one took over from the second",
+            [
+                entry(OTHER, "Apply", HTTPS, time=LATE),
+                entry(THIRD, "Apply", annotations=TLS_SECRET, time=EARLY),
+            ],
+            THIRD,
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_another_instance_has_a_service(why: str, entries: list[Obj], holder: str | None) -> None:
+    """Whoever wrote tls-secret; failing that, whoever of certbaton's wrote there last."""
+    found = owned_fields(entries, MANAGER).holder
+    assert (found.field_manager if found else None) == holder, why
+
+
+def test_since_when_another_instance_has_it_is_its_last_write() -> None:
+    """By the API server's clock; nothing where we have it."""
+    assert owned_fields([entry(OTHER, "Apply", annotations=TLS_SECRET)], MANAGER).held_since == NOW
+    assert owned_fields([entry(MANAGER, "Apply", HTTPS)], MANAGER).held_since is None

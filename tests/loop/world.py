@@ -120,13 +120,18 @@ class World:
         """
         self._faults += [(request, error) for error in errors]
 
-    def process(self, *specs: CertificateSpec) -> Process:
+    def process(
+        self,
+        *specs: CertificateSpec,
+        instance: Instance = INSTANCE,
+        take_over_from: frozenset[Instance] = frozenset(),
+    ) -> Process:
         """A new life, with *specs* configured in place of the World's."""
         chosen = specs or self.specs
         api = self.api.client("certbaton")
         api.before = self._before
         cluster = Cluster(
-            api, INSTANCE, [service.ref for service in self._services()], now=lambda: self.now
+            api, instance, [service.ref for service in self._services()], now=lambda: self.now
         )
         stop = threading.Event()
         orders = Orders(
@@ -144,12 +149,18 @@ class World:
             self.target,
             orders,
             policy=self.policy,
-            field_manager=INSTANCE.field_manager,
+            field_manager=instance.field_manager,
             clock=lambda: self.now,
         )
         reconciler = Reconciler(
             cluster,
-            Observer(cluster, self.target, look=self._look),
+            Observer(
+                cluster,
+                self.target,
+                look=self._look,
+                policy=self.policy,
+                take_over_from=take_over_from,
+            ),
             applier,
             orders,
             {spec.name: spec for spec in chosen},
