@@ -58,6 +58,7 @@ class Services:
         self._api = api
         self._targets = frozenset(targets)
         self._manager = field_manager
+        self.written: frozenset[ObjectRef] = frozenset()
         self.cache: WatchCache[ServiceRecord] = WatchCache(api, Kind.SERVICE, project=self._project)
 
     def service(self, ref: ObjectRef) -> ServiceState | None:
@@ -107,6 +108,7 @@ class Services:
             self._look(ref, known)
             raise
         self.cache.learn(answer)
+        self.written |= {ref}
         return self._state(answer)
 
     def _look(self, ref: ObjectRef, known: str) -> None:

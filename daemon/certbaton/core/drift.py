@@ -12,7 +12,14 @@ from datetime import datetime, timedelta
 
 from certbaton.core.choose import Choice
 from certbaton.core.renewal import late_time, share
-from certbaton.model import ObjectRef, Policy, SecretVersion, ServiceSpec, Snapshot
+from certbaton.model import (
+    ObjectRef,
+    Policy,
+    SecretVersion,
+    ServiceSpec,
+    ServiceState,
+    Snapshot,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +41,8 @@ def drifted(
     if owned.changed_at is None and not _was_ours(ref, snapshot):
         return None
     manager = owned.tls_secret_manager
-    if owned.tls_secret:
+    taken = _taken_away(service, state) if not binding.complete else None
+    if owned.tls_secret and taken is None:
         return None  # what stands there is what we wrote: an ordinary step of ours
     if binding.reference == choice.ref and binding.complete:
         return None
@@ -48,10 +56,15 @@ def drifted(
     rounds = last.rounds if last else 0
     pause = rarely if rounds >= policy.drift_rounds else min(first * 2**rounds, rarely)
     at = max([moment for moment in (since, last.at if last else None) if moment], default=now)
-    if _urgent(binding.reference, snapshot, policy, now) and rounds < policy.drift_rounds:
-        at, pause = now, timedelta(0)
+    # what another instance wrote is there, whether we may look or not
+    if ref not in snapshot.claims and _urgent(binding.reference, snapshot, policy, now):
+        # at once, yet never a race with somebody who changes it back every second
+        often = last is not None and rounds >= policy.drift_rounds
+        at, pause = (last.at, first) if last and often else (now, timedelta(0))
     who = f"field manager {manager!r}" if manager else "somebody"
     what = f"set it to {binding.value!r:.80}" if binding.value else "took tls-secret away"
+    if owned.tls_secret:
+        who, what = "somebody", f"took {taken} away"
     note = (
         f"drift: Service {ref}: {who} {what}; it is put back at {at + pause:%FT%TZ} "
         f"(so far {rounds} times); docs/gitops.md says how to make both agree"
@@ -60,7 +73,23 @@ def drifted(
 
 
 def _was_ours(ref: ObjectRef, snapshot: Snapshot) -> bool:
-    return any(str(ref) in version.served for version in snapshot.versions)
+    """Say whether we wrote there, where the Service itself tells nothing of it any more."""
+    journal = snapshot.journal
+    return (
+        ref in snapshot.written
+        or (journal is not None and str(ref) in journal.drift)
+        or any(str(ref) in version.served for version in snapshot.versions)
+    )
+
+
+def _taken_away(service: ServiceSpec, state: ServiceState) -> str | None:
+    """Say what we wrote beside tls-secret and have no more; nobody else has it either."""
+    owned = state.owned
+    if service.set_ssl_ports and not (owned.ssl_ports or owned.others_ssl_ports):
+        return "ssl-ports"
+    if service.add_https_port and not (owned.https_port or owned.others_https):
+        return "port 443"
+    return None
 
 
 def _lifetime(choice: Choice, snapshot: Snapshot) -> timedelta:

@@ -217,15 +217,14 @@ def _change(
                 Wait(f"Service {ref} is put back", found.repair_at, WaitKind.BACK_OFF)
             )
             return False
-        why = f"somebody changed Service {ref}"
-        draft.actions.append(NoteService(spec.name, why, ref, drift_rounds=found.rounds + 1))
+        draft.actions.append(NoteService(spec.name, found.note, ref, drift_rounds=found.rounds + 1))
     version, target = choice.version, choice.ref
     assert target is not None  # noqa: S101 - the caller looked
     if version is not None and version.marked_at is not None:
         # the mark comes off first, so that a sweep begun elsewhere fails
         draft.actions.append(Unmark(spec.name, f"{version.ref} is to be named again", version))
         return True
-    if _is_foreign(service, snapshot):
+    if found is None and _is_foreign(service, snapshot):
         why = f"Service {ref} named {binding.value} before we came"
         draft.actions.append(NoteService(spec.name, why, ref, original=binding.value))
     if binding.reference == target:

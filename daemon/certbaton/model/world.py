@@ -341,7 +341,8 @@ class Snapshot:
     either annotation. *issued* are the orders that ended in a certificate, and
     *failed_validations* those that did not, over all our Journals. *foreign* are
     leaves of Secrets that are not ours and that we may read; *remembered* are
-    versions that were deleted while named, and whose content is still known. *window_opens_at* is
+    versions that were deleted while named, and whose content is still known; *written* are Services
+    that this process has written. *window_opens_at* is
     None while a rollout window is open, or where there are none. *clock_apart* is
     how far the API server's clock is ahead of ours. *claims* are by Services that another
     instance has.
@@ -358,6 +359,7 @@ class Snapshot:
     failed_validations: tuple[FailedValidation, ...] = ()
     foreign: Mapping[ObjectRef, Leaf] = field(default_factory=dict)
     remembered: frozenset[ObjectRef] = frozenset()
+    written: frozenset[ObjectRef] = frozenset()
     window_opens_at: datetime | None = None
     clock_apart: timedelta = timedelta(0)
     claims: Mapping[ObjectRef, Claim] = field(default_factory=dict)
