@@ -112,9 +112,10 @@ class Applier:
                 return self._mark_served(action)
             case Reject():
                 return self._reject(action)
-            case NoteService():
+            case NoteService(service=service, why=why, drift_rounds=rounds):
                 self._orders.note_service(action)
-                return Applied()
+                told = Announcement(service, "CertificateDrift", why, warning=True)
+                return Applied((told,) if rounds is not None else ())
             case PutBack(ref=ref):
                 self._note(self._cluster.store.put_back(ref))
                 return Applied()

@@ -36,11 +36,13 @@ class Running:
         self.certbaton = Certbaton(world, self._config(certificates), release=release)
         self.lines: list[str] = []
         self._daemon: Process | None = None
+        self.began = 0  # how many lines there were before the last start
 
     def _config(self, certificates: tuple[Obj, ...]) -> Obj:
         return self.world.configuration(*certificates, **self._more)
 
     def __enter__(self) -> Self:
+        self.began = len(self.lines)
         self._daemon = self.certbaton.start(on_line=self.lines.append)
         return self
 
@@ -88,7 +90,8 @@ class Running:
         return [
             line
             for line in self.told('"done"')
-            if (line["event"], line["action"], line["certificate"]) == ("done", action, certificate)
+            if (line["event"], line.get("action"), line.get("certificate"))
+            == ("done", action, certificate)
         ]
 
     def wait(self, condition: Callable[[], Any], trouble: str, timeout: float = 40.0) -> Any:
