@@ -116,7 +116,7 @@ class Observer:
             bindings=bindings,
             listeners=listeners,
             references=references,
-            foreign=self._foreign(bindings, by_ref, claimed, journals.get(certificate)),
+            foreign=self._foreign(bindings, by_ref, journals.get(certificate)),
             remembered=cluster.store.remembered(references),
             written=cluster.services.written,
             window_opens_at=opens_at(spec.windows, now) if spec else None,
@@ -155,21 +155,15 @@ class Observer:
         self,
         bindings: Mapping[ObjectRef, Binding],
         ours: Mapping[ObjectRef, SecretVersion],
-        claimed: Mapping[ObjectRef, Claim],
         journal: Journal | None,
     ) -> dict[ObjectRef, Leaf]:
         """
         Read the hand-made Secrets that Services name, where we may.
 
         Where a version is refused, those too that they named before us: to come
-        back to. Not those of an instance that a Service is to be taken away from: however
-        long they are valid, they are not waited for.
+        back to.
         """
-        named = {
-            binding.reference
-            for ref, binding in bindings.items()
-            if not (ref in claimed and claimed[ref].asked)
-        }
+        named = {binding.reference for binding in bindings.values()}
         if journal is not None and any(version.rejected for version in ours.values()):
             originals = journal.originals
             named |= {reference(originals.get(str(ref)), ref.namespace) for ref in bindings}

@@ -57,8 +57,8 @@ LAPSES: dict[str, Row] = {
     "a day after the last renewal": Row(
         Claim(OTHER, NOW - 40 * DAY, NOW - MINUTE, MINUTE, NOW - HOUR), NOW - MINUTE + DAY
     ),
-    "or after the last write, if that is later": Row(
-        Claim(OTHER, NOW, NOW - MINUTE, MINUTE, NOW - HOUR), NOW + DAY
+    "whatever it wrote since: who writes has renewed": Row(
+        Claim(OTHER, NOW, NOW - MINUTE, MINUTE, NOW - HOUR), NOW - MINUTE + DAY
     ),
     "without a Lease, a day after the last write": Row(
         Claim(OTHER, NOW - HOUR, None, unchanged_since=NOW - HOUR), NOW - HOUR + DAY

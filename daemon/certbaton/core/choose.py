@@ -145,6 +145,9 @@ def answers_for(
     leaf: Leaf, spec: CertificateSpec, snapshot: Snapshot, ref: ObjectRef, now: datetime
 ) -> bool:
     """Say whether a hand-made *leaf* does what is asked now; its issuer is not judged."""
+    claim = snapshot.claims.get(ref)
+    if claim is not None and claim.asked:
+        return False  # a Service that an operator wants taken away is not left for its leaf's sake
     valid = leaf.not_before <= now < leaf.not_after
     names = set(leaf.names)
     covered = all(

@@ -45,8 +45,8 @@ def lapses_at(claim: Claim, policy: Policy) -> datetime:
 def _silent_until(claim: Claim, policy: Policy) -> datetime:
     if claim.unchanged_since is None:
         return NEVER
-    signs = [at for at in (claim.since, claim.renewed_at) if at is not None]
-    return max(signs) + policy.claim_lapse if signs else LONG_AGO
+    sign = claim.renewed_at or claim.since
+    return sign + policy.claim_lapse if sign else LONG_AGO
 
 
 def in_force(snapshot: Snapshot, policy: Policy, now: datetime) -> Mapping[ObjectRef, Claim]:
