@@ -142,8 +142,9 @@ def test_an_order_that_the_ca_has_is_brought_to_its_end() -> None:
 def test_the_other_services_go_on() -> None:
     """A claimed Service holds up nobody, and what it lacks keeps no old version."""
     spec = a_spec(SHOP, API)
-    mine = a_service(API, names=DUE)
-    snapshot = a_snapshot(DUE, FRESH, services=[theirs(), mine], claims={SHOP: ALIVE})
+    due = replace(DUE, served={str(API): DUE.served[str(SHOP)]})
+    mine = a_service(API, names=due)
+    snapshot = a_snapshot(due, FRESH, services=[theirs(), mine], claims={SHOP: ALIVE})
     found = planned(snapshot, spec)
     assert writes(found) == ["Repoint"]
     served = replace(FRESH, served={str(API): DUE.served[str(SHOP)]})

@@ -41,9 +41,9 @@ from core.build import (
 )
 
 WEB = ObjectRef("web", "web")
-OLD = a_version("shop-1", begins=NOW - 60 * DAY)
+OLD = a_version("shop-1", begins=NOW - 60 * DAY, served={SHOP: "wire", API: "wire"})
 NEW = a_version("shop-2", begins=NOW - HOUR)
-GONE = ObjectRef(HOME, "shop-0")
+GONE, BY_HAND = ObjectRef(HOME, "shop-0"), ObjectRef("shop", "by-hand")
 TWO = a_spec(SHOP, API)
 
 
@@ -150,7 +150,7 @@ ROLLS = {
         [on(SHOP, SERVED, problem="odd"), on(API, SERVED, seen=True)], "S api/api", new=SERVED
     ),
     "a Service names a Secret by hand: it is replaced": Roll(
-        [a_service(SHOP, names=ObjectRef("shop", "by-hand"), ours=False), on(API, OLD)],
+        [a_service(SHOP, names=BY_HAND, ours=False, anybody_changed_at=NOW - HOUR), on(API, OLD)],
         "R shop/shop",
         ["Service api/api is next, after shop/shop"],
     ),

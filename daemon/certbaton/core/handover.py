@@ -4,21 +4,16 @@ The rollout half of `certbaton.core.plan`: one listener at a time, never worse t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from certbaton.core import reject, rollover
-from certbaton.core.choose import Choice, answers_for, choose, served_well
+from certbaton.core.choose import Choice, choose
 from certbaton.core.drift import drifted
 from certbaton.core.renewal import (
-    Need,
     clock_trouble,
     late_time,
-    newest_first,
-    renewal_time,
     usable,
-    wanted_version,
 )
 from certbaton.model import (
     Action,
@@ -28,7 +23,6 @@ from certbaton.model import (
     ObjectRef,
     Policy,
     PutBack,
-    Reason,
     Reject,
     Repoint,
     Route,
@@ -76,7 +70,7 @@ def roll_out(
     }
     moving = next((str(ref) for ref, found in verdicts.items() if isinstance(found, Wait)), None)
     for service, choice in choices.items():
-        _tell(draft, service, choice, snapshot)
+        put_back = _tell(draft, service, choice, snapshot)
         if choice.problem is not None:
             until = now + policy.backstop
             draft.waits.append(Wait(choice.problem, until, WaitKind.BACK_OFF))
@@ -87,8 +81,10 @@ def roll_out(
         elif isinstance(verdict, Reject):
             if not spec.paused and clock_trouble(spec, snapshot, policy, now) is None:
                 draft.actions.append(verdict)
-        elif verdict is not None and choice.version is not None:
-            draft.actions.append(_served(spec, service, choice.version, verdict, snapshot))
+        elif verdict is not None and (version := _on_its_way(service, choice, snapshot, now)):
+            draft.actions.append(_served(spec, service, version, verdict, snapshot))
+        elif put_back:
+            continue  # the listener needs no other change then
         elif choice.ref is None or (
             binding.reference == choice.ref and (binding.complete or choice.version is None)
         ):
@@ -97,8 +93,12 @@ def roll_out(
             moving = None if service.ref in refused else str(service.ref)
 
 
-def _tell(draft: Draft, service: ServiceSpec, choice: Choice, snapshot: Snapshot) -> None:
-    """Note what somebody should look at, and put back what was deleted under a Service."""
+def _tell(draft: Draft, service: ServiceSpec, choice: Choice, snapshot: Snapshot) -> bool:
+    """
+    Note what somebody should look at, and put back what was deleted under a Service.
+
+    True if it is put back.
+    """
     ref, binding = service.ref, snapshot.bindings[service.ref]
     state = snapshot.services[ref]
     there = {version.ref for version in snapshot.versions}
@@ -106,17 +106,45 @@ def _tell(draft: Draft, service: ServiceSpec, choice: Choice, snapshot: Snapshot
         draft.notes.append(binding.problem)
     if choice.note is not None:
         draft.notes.append(choice.note)
-    if state.owned.tls_secret and binding.reference is not None and binding.reference not in there:
-        original = snapshot.journal.originals.get(str(ref)) if snapshot.journal else None
-        if original is not None and original == binding.value:
-            return
+    missing = binding.reference is not None and binding.reference not in there
+    if missing and state.owned.tls_secret and not _is_original(ref, snapshot):
         draft.notes.append(
             f"Service {ref} names Secret {binding.reference}, which we wrote there and which is "
             "gone"
         )
-        put_back = PutBack(draft.certificate, f"Service {ref} names it", binding.reference)
-        if binding.reference in snapshot.remembered and put_back not in draft.actions:
-            draft.actions.insert(0, put_back)
+    if not missing or binding.reference not in snapshot.remembered:
+        return False
+    assert binding.reference is not None  # noqa: S101 - it is missing
+    if not any(isinstance(a, PutBack) and a.ref == binding.reference for a in draft.actions):
+        why = f"Service {ref} names it"
+        draft.actions.insert(0, PutBack(draft.certificate, why, binding.reference))
+    return True
+
+
+def _is_original(ref: ObjectRef, snapshot: Snapshot) -> bool:
+    """Say whether the Service names what it named before we came: we may have gone back to it."""
+    original = snapshot.journal.originals.get(str(ref)) if snapshot.journal else None
+    return original is not None and original == snapshot.bindings[ref].value
+
+
+def _on_its_way(
+    service: ServiceSpec, choice: Choice, snapshot: Snapshot, now: datetime
+) -> SecretVersion | None:
+    """
+    Give the version whose handover at *service* is to be judged: the one that it names.
+
+    Also where another is to follow, if we wrote it: what has begun ends before
+    the next begins. Going back waits for nothing.
+    """
+    binding, state = snapshot.bindings[service.ref], snapshot.services[service.ref]
+    by_ref = {version.ref: version for version in snapshot.versions}
+    named = by_ref.get(binding.reference) if binding.reference else None
+    if named is None or not binding.complete:
+        return None
+    if choice.version is not None and choice.version.ref == named.ref:
+        return choice.version
+    follows = choice.ref is not None and not choice.back and state.owned.tls_secret
+    return named if follows and usable(named, now) else None
 
 
 def _verdict(
@@ -129,10 +157,11 @@ def _verdict(
 ) -> str | Wait | Reject | None:
     """Judge the handover at *service*, if one has begun and is open."""
     state, binding = snapshot.services[service.ref], snapshot.bindings[service.ref]
-    listener, version = snapshot.listeners.get(service.ref), choice.version
+    listener, version = (
+        snapshot.listeners.get(service.ref),
+        _on_its_way(service, choice, snapshot, now),
+    )
     if version is None or listener is None:
-        return None
-    if binding.reference != version.ref or not binding.complete:
         return None
     handover = rollover.Handover(
         service,
@@ -280,7 +309,8 @@ def _cannot_wait(
     if version is None:
         leaf = snapshot.foreign.get(named)
         ours = snapshot.services[service.ref].owned.tls_secret
-        return ours or (leaf is not None and now >= late_time(leaf, policy))
+        gone = ours and not _is_original(service.ref, snapshot)
+        return gone or (leaf is not None and now >= late_time(leaf, policy))
     return (
         version.leaf is None or not usable(version, now) or now >= late_time(version.leaf, policy)
     )
@@ -295,66 +325,3 @@ def _is_foreign(service: ServiceSpec, snapshot: Snapshot) -> bool:
     if binding.reference in {version.ref for version in snapshot.versions}:
         return False
     return snapshot.journal is None or str(ref) not in snapshot.journal.originals
-
-
-def adopted_until(
-    spec: CertificateSpec, snapshot: Snapshot, policy: Policy, now: datetime
-) -> datetime | None:
-    """
-    Say until when nothing has to be ordered, since hand-made Secrets do.
-
-    Only where every Service that is there names one that we may read, that
-    answers for the names, and that is not due: nothing is issued that would not
-    be used.
-    """
-    if not snapshot.bindings or wanted_version(spec, snapshot.versions, now) is not None:
-        return None
-    dues: list[datetime] = []
-    for ref, binding in snapshot.bindings.items():
-        leaf = snapshot.foreign.get(binding.reference) if binding.reference else None
-        if leaf is None or not answers_for(leaf, spec, snapshot, ref, now):
-            return None
-        dues.append(renewal_time(spec.name, leaf, policy))
-    return min(dues) if min(dues) > now else None
-
-
-def sick_service(
-    spec: CertificateSpec, snapshot: Snapshot, policy: Policy, now: datetime
-) -> Need | None:
-    """
-    Say that a Service needs a new version although one is there: it refuses that one.
-
-    At most every D; what listeners do leads to no order while one that they take
-    is not late.
-    """
-    for ref, state in snapshot.services.items():
-        binding = snapshot.bindings[ref]
-        refused = [version for version in snapshot.versions if str(ref) in version.rejected]
-        if not refused or state.paused or binding.problem is not None:
-            continue
-        if served_well(spec, ref, snapshot, policy, now):
-            continue
-        newest = newest_first(snapshot.versions)[0]
-        at = max(version.rejected[str(ref)].at for version in refused)
-        if newest.leaf is not None:
-            at = max(at, newest.leaf.not_before)
-            at += min(newest.leaf.lifetime * policy.retention_share, policy.retention_ceiling)
-        if now >= at:
-            why = f"Service {ref} refuses every version that is not late"
-            return Need(Reason.RENEWING, why, at)
-    return None
-
-
-def trial_over(
-    versions: Sequence[SecretVersion], policy: Policy, spec: CertificateSpec, now: datetime
-) -> datetime | None:
-    """Say when the next order may be made after refusals: D, 2D, 4D; D each time once late."""
-    refused = reject.trials(versions)
-    if not refused:
-        return None
-    lifetimes = [version.leaf.lifetime for version in versions if version.leaf]
-    pause = min(max(lifetimes) * policy.retention_share, policy.retention_ceiling)
-    current = wanted_version(spec, versions, now)
-    late = current is None or current.leaf is None or now >= late_time(current.leaf, policy)
-    doubled = pause if late else pause * 2 ** min(len(refused) - 1, 20)
-    return refused[-1] + doubled

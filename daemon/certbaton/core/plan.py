@@ -13,7 +13,8 @@ from datetime import datetime
 from certbaton.core import claims
 from certbaton.core.choose import nobody_takes
 from certbaton.core.collect import collect
-from certbaton.core.handover import Draft, adopted_until, roll_out, sick_service, trial_over
+from certbaton.core.demand import adopted_until, sick_service, trial_over
+from certbaton.core.handover import Draft, roll_out
 from certbaton.core.renewal import (
     clock_trouble,
     late_time,
@@ -33,6 +34,7 @@ from certbaton.model import (
     PendingOrder,
     Plan,
     Policy,
+    PutBack,
     Reason,
     Snapshot,
     StageOrder,
@@ -183,6 +185,8 @@ def _order(
         return
     if wanted is None or spec is None:
         return
+    if any(isinstance(action, PutBack) for action in draft.actions):
+        return  # it is looked at again with what was put back
     limit = limit_reached(spec, snapshot, policy, now)
     if limit is not None:
         draft.waits.append(Wait(limit[0], limit[1], WaitKind.BACK_OFF))

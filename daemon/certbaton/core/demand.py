@@ -1,0 +1,93 @@
+"""
+What brings an order, or holds one back, beside a certificate's own age.
+
+Hand-made Secrets that still do, Services that refuse what there is, and the
+pauses after refusals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from certbaton.core import reject
+from certbaton.core.choose import answers_for, served_well
+from certbaton.core.renewal import (
+    Need,
+    known_lifetime,
+    late_time,
+    newest_first,
+    renewal_time,
+    wanted_version,
+)
+from certbaton.model import CertificateSpec, Policy, Reason, SecretVersion, Snapshot
+
+# What the first certificate will live for, as far as anybody can tell.
+USUAL_LIFETIME = timedelta(days=90)
+
+
+def adopted_until(
+    spec: CertificateSpec, snapshot: Snapshot, policy: Policy, now: datetime
+) -> datetime | None:
+    """
+    Say until when nothing has to be ordered, since hand-made Secrets do.
+
+    Only where every Service that is there names one that we may read, that
+    answers for the names, and that is not due: nothing is issued that would not
+    be used. So ours have to outlive it, by the part of their life that they have
+    left when due.
+    """
+    if not snapshot.bindings:
+        return None
+    lifetime = known_lifetime(snapshot.versions) or USUAL_LIFETIME
+    left = policy.renew_left_short if lifetime < policy.short_lifetime else policy.renew_left
+    dues: list[datetime] = []
+    for ref, binding in snapshot.bindings.items():
+        leaf = snapshot.foreign.get(binding.reference) if binding.reference else None
+        if leaf is None or not answers_for(leaf, spec, snapshot, ref, now):
+            return None
+        outlived = leaf.not_after - lifetime * (1 - left)
+        dues.append(max(renewal_time(spec.name, leaf, policy), outlived))
+    return min(dues) if min(dues) > now else None
+
+
+def sick_service(
+    spec: CertificateSpec, snapshot: Snapshot, policy: Policy, now: datetime
+) -> Need | None:
+    """
+    Say that a Service needs a new version although one is there: it refuses that one.
+
+    At most every D; what listeners do leads to no order while one that they take
+    is not late.
+    """
+    for ref, state in snapshot.services.items():
+        binding = snapshot.bindings[ref]
+        refused = [version for version in snapshot.versions if str(ref) in version.rejected]
+        if not refused or state.paused or binding.problem is not None:
+            continue
+        if served_well(spec, ref, snapshot, policy, now):
+            continue
+        newest = newest_first(snapshot.versions)[0]
+        at = max(version.rejected[str(ref)].at for version in refused)
+        if newest.leaf is not None:
+            at = max(at, newest.leaf.not_before)
+            at += min(newest.leaf.lifetime * policy.retention_share, policy.retention_ceiling)
+        if now >= at:
+            why = f"Service {ref} refuses every version that is not late"
+            return Need(Reason.RENEWING, why, at)
+    return None
+
+
+def trial_over(
+    versions: Sequence[SecretVersion], policy: Policy, spec: CertificateSpec, now: datetime
+) -> datetime | None:
+    """Say when the next order may be made after refusals: D, 2D, 4D; D each time once late."""
+    refused = reject.trials(versions)
+    if not refused:
+        return None
+    lifetimes = [version.leaf.lifetime for version in versions if version.leaf]
+    pause = min(max(lifetimes) * policy.retention_share, policy.retention_ceiling)
+    current = wanted_version(spec, versions, now)
+    late = current is None or current.leaf is None or now >= late_time(current.leaf, policy)
+    doubled = pause if late else pause * 2 ** min(len(refused) - 1, 20)
+    return refused[-1] + doubled
