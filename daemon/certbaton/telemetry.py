@@ -29,7 +29,8 @@ def configure(level: str, form: str) -> None:
     structlog.configure(
         processors=[*shared, structlog.processors.format_exc_info, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        # line and line end in one write, so that no other stream gets between them
+        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
         cache_logger_on_first_use=False,
     )
     # what libraries say comes in the same form
@@ -46,8 +47,10 @@ def configure(level: str, form: str) -> None:
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     # these print whole requests at debug level, keys' signatures and tokens included
-    for name in ("acme", "kubernetes", "urllib3", "waitress", "apscheduler"):
+    for name in ("acme", "kubernetes", "urllib3", "waitress"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # a tick that meets the one before is made up for (`schedule`), and no news
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
 
 
 def logger() -> Any:
