@@ -155,9 +155,19 @@ class Store:
         known = self._known.get(ref)
         if known is None or not known.body:
             raise PermanentError(f"the content of Secret {ref} is not known any more")
-        answer = self._write(
-            ref, lambda: self._api.create(Kind.SECRET, self._namespace, known.body)
-        )
+        try:
+            answer = self._write(
+                ref, lambda: self._api.create(Kind.SECRET, self._namespace, known.body)
+            )
+        except AlreadyExists:
+            there = self.cache.get(ref)  # the Conflict has made it look
+            if isinstance(there, VersionRecord):
+                return there.version
+            self._known.pop(ref, None)  # the next best has to do
+            raise PermanentError(
+                f"Secret {ref} was deleted while a Service names it, and another one without our"
+                " labels is in its place now; delete or rename it"
+            ) from None
         self.cache.learn(answer)
         return self._version(answer)
 

@@ -1,0 +1,159 @@
+"""Versions that somebody deleted under a Service, and Secrets that are not ours."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from certbaton.cluster import records
+from certbaton.cluster.contract import Kind, Obj
+from certbaton.cluster.store import Store
+from certbaton.errors import PermanentError
+from certbaton.model import ObjectRef, Proof, Rejection, SecretVersion
+from cluster.builders import NOW, b64, chain, key, stored
+from fakes.kube import FakeApi
+
+HAND_MADE = ObjectRef("certbaton", "legacy")
+
+
+def delete(api: FakeApi, store: Store, ref: ObjectRef) -> None:
+    """Somebody deletes it, and the watch tells."""
+    there = api.read(Kind.SECRET, ref)["metadata"]
+    api.client("kubectl").delete(Kind.SECRET, ref, there["uid"], there["resourceVersion"])
+    store.cache.relist()
+    api.requests.clear()
+
+
+def content(obj: Obj) -> Obj:
+    """All of a Secret but what the API server gives it."""
+    metadata = {
+        name: obj["metadata"][name]
+        for name in ("name", "namespace", "labels", "annotations")
+        if name in obj["metadata"]
+    }
+    return {**{k: v for k, v in obj.items() if k != "metadata"}, "metadata": metadata}
+
+
+def noted(store: Store) -> SecretVersion:
+    """A version that was served here and refused there."""
+    return store.annotate(
+        stored(store),
+        served={"shop/shop": Proof(NOW, "wire")},
+        rejected={"api/api": Rejection(NOW, "alerts")},
+    )
+
+
+def test_it_is_put_back_with_name_content_and_notes(api: FakeApi, store: Store) -> None:
+    """One request; the mark for deletion stays away, since a Service names it."""
+    version = noted(store)
+    before = content(api.read(Kind.SECRET, version.ref))
+    store.annotate(version, marked_at=NOW)
+    delete(api, store, version.ref)
+    assert store.versions() == ()
+    back = store.put_back(version.ref)
+    assert [asked.verb for asked in api.requests] == ["create"]
+    assert content(api.read(Kind.SECRET, version.ref)) == before
+    assert store.versions() == (back,)
+    assert (back.served, back.rejected) == (version.served, version.rejected)
+    assert back.marked_at is None
+    assert back.uid != version.uid
+
+
+def test_it_can_be_put_back_twice(api: FakeApi, store: Store) -> None:
+    """Another replica was faster, and our watch does not know yet."""
+    version = stored(store)
+    body = content(api.read(Kind.SECRET, version.ref))
+    delete(api, store, version.ref)
+    there = api.client("certbaton").create(Kind.SECRET, "certbaton", body)
+    back = store.put_back(version.ref)
+    assert back.uid == there["metadata"]["uid"]
+    assert store.versions() == (back,)
+
+
+def test_what_is_remembered(api: FakeApi, store: Store) -> None:
+    """Deleted versions, as long as somebody names them."""
+    named, other, there = stored(store), stored(store), stored(store)
+    assert store.remembered(frozenset({named.ref, other.ref})) == frozenset()
+    delete(api, store, named.ref)
+    delete(api, store, other.ref)
+    assert store.remembered(frozenset({named.ref, there.ref})) == {named.ref}
+    # what nobody named at that time is forgotten for good: no key is kept for nothing
+    assert store.remembered(frozenset({named.ref, other.ref})) == {named.ref}
+    with pytest.raises(PermanentError, match="not known any more"):
+        store.put_back(other.ref)
+    store.put_back(named.ref)
+    assert store.remembered(frozenset({named.ref})) == frozenset()
+
+
+def test_what_we_deleted_is_not_remembered(api: FakeApi, store: Store) -> None:
+    """Not even where a Service names it again in that very moment."""
+    version = stored(store)
+    store.delete_version(version)
+    assert store.remembered(frozenset({version.ref})) == frozenset()
+
+
+def test_another_process_remembers_nothing(api: FakeApi, store: Store) -> None:
+    """Keys lie in Secrets only."""
+    version = stored(store)
+    delete(api, store, version.ref)
+    with pytest.raises(PermanentError, match="not known any more"):
+        Store(api, store._instance).put_back(version.ref)
+
+
+def test_another_secret_in_its_place_is_told_and_not_fought_over(
+    api: FakeApi, store: Store
+) -> None:
+    """The next best version has to do then."""
+    version = stored(store)
+    obj = api.read(Kind.SECRET, version.ref)
+    delete(api, store, version.ref)
+    body = records.secret(version.ref, {}, {}, type_="kubernetes.io/tls")
+    api.client("kubectl").create(Kind.SECRET, "certbaton", {**body, "data": obj["data"]})
+    assert store.remembered(frozenset({version.ref})) == {version.ref}
+    with pytest.raises(PermanentError, match="without our labels"):
+        store.put_back(version.ref)
+    assert store.remembered(frozenset({version.ref})) == frozenset()
+
+
+# --- hand-made Secrets -------------------------------------------------------------------------
+
+
+def hand_made(api: FakeApi, text: str, namespace: str = "certbaton") -> None:
+    ref = ObjectRef(namespace, HAND_MADE.name)
+    body = records.secret(ref, {}, {}, type_="kubernetes.io/tls")
+    body["data"] = {"tls.crt": b64(text), "tls.key": b64("not ours to read")}
+    api.client("kubectl").create(Kind.SECRET, namespace, body)
+
+
+def test_a_hand_made_leaf_is_read_now_and_then(
+    api: FakeApi, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One request in ten minutes."""
+    clock = timedelta(days=1)
+    monkeypatch.setattr("certbaton.cluster.store.time.monotonic", lambda: clock.total_seconds())
+    assert store.foreign_leaf(HAND_MADE) is None
+    hand_made(api, chain(key()))
+    api.requests.clear()
+    assert store.foreign_leaf(HAND_MADE) is None, "asked a moment ago"
+    assert api.requests == []
+    clock += timedelta(seconds=601)
+    leaf = store.foreign_leaf(HAND_MADE)
+    assert leaf is not None and leaf.names == ("a.example",)
+    assert store.foreign_leaf(HAND_MADE) == leaf
+    assert [asked.verb for asked in api.requests] == ["read"]
+
+
+@pytest.mark.parametrize("text", ["", "no certificate", "-----BEGIN CERTIFICATE-----\nAAAA"])
+def test_one_that_is_broken_is_none(api: FakeApi, store: Store, text: str) -> None:
+    """It counts as due."""
+    hand_made(api, text)
+    assert store.foreign_leaf(HAND_MADE) is None
+
+
+def test_one_elsewhere_is_not_asked_for(api: FakeApi, store: Store) -> None:
+    """We have no rights there."""
+    hand_made(api, chain(key()), "shop")
+    api.requests.clear()
+    assert store.foreign_leaf(ObjectRef("shop", HAND_MADE.name)) is None
+    assert api.requests == []
