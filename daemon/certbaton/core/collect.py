@@ -71,7 +71,7 @@ def handed_over_at(
     times = [version.leaf.not_before] if version.leaf else []
     for service in spec.services:
         binding = snapshot.bindings.get(service.ref)
-        if binding is None or binding.problem is not None:
+        if binding is None or binding.problem is not None or rejected(version, service.ref):
             continue  # what it names, if anything, is kept for being named
         proof = standing_proof(version, service.ref, binding)
         if proof is None:
