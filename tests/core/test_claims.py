@@ -172,9 +172,10 @@ def test_a_dead_holder_s_service_is_taken_over() -> None:
     found = planned(claimed(replace(FRESH, served={}), claim=DEAD))
     assert writes(found) == ["NoteService", "Repoint"]
     assert found.claimed == {}
-    assert found.notes == (
-        "Service shop/shop is taken over from release elsewhere/second: it has been silent since "
-        "2027-01-30T12:00:00Z",
+    assert found.notes == ()
+    assert found.actions[-1].why == (
+        "Service shop/shop is to name certbaton/fresh; it is taken over from release "
+        "elsewhere/second: it has been silent since 2027-01-30T12:00:00Z"
     )
 
 

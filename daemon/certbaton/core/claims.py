@@ -13,10 +13,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from certbaton.model import (
+    Action,
     CertificateSpec,
     Claim,
     ObjectRef,
     Policy,
+    Repoint,
     Snapshot,
     Wait,
     WaitKind,
@@ -90,14 +92,17 @@ def sentence(ref: ObjectRef, claim: Claim, policy: Policy, now: datetime) -> str
     )
 
 
-def takeover(ref: ObjectRef, claim: Claim) -> str:
-    """Say that a Service is taken from the one that has it, and why that is right."""
+def explained(action: Action, snapshot: Snapshot) -> Action:
+    """Say of a repoint that takes a Service from somebody from whom, and why that is right."""
+    claim = snapshot.claims.get(action.service.ref) if isinstance(action, Repoint) else None
+    if claim is None:
+        return action
     why = "takeOverFrom names it"
     if not claim.asked:
         when = f" since {claim.renewed_at:%FT%TZ}" if claim.renewed_at else ""
         why = f"it has been silent{when}"
     holder = f"{claim.holder.namespace}/{claim.holder.release}"
-    return f"Service {ref} is taken over from release {holder}: {why}"
+    return replace(action, why=f"{action.why}; it is taken over from release {holder}: {why}")
 
 
 def wait_for(ref: ObjectRef, claim: Claim, policy: Policy, now: datetime) -> Wait:

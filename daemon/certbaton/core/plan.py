@@ -65,12 +65,6 @@ def plan(
     claimed = claims.in_force(snapshot, policy, now) if spec else {}
     told = {ref: claims.sentence(ref, claim, policy, now) for ref, claim in claimed.items()}
     draft.notes += told.values()
-    if spec is not None:
-        draft.notes += [
-            claims.takeover(ref, claim)
-            for ref, claim in snapshot.claims.items()
-            if ref not in claimed
-        ]
     draft.waits += [claims.wait_for(ref, claim, policy, now) for ref, claim in claimed.items()]
     if spec is not None and claimed:
         spec, snapshot = claims.without(spec, snapshot, claimed)
@@ -102,7 +96,7 @@ def plan(
             _order(draft, spec, snapshot, policy, now)
     return Plan(
         certificate,
-        tuple(draft.actions),
+        tuple(claims.explained(action, snapshot) for action in draft.actions),
         tuple(sorted(draft.waits, key=lambda wait: wait.until)),
         tuple(draft.notes),
         draft.due,
