@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
 Obj = dict[str, Any]
 
 # Where the Secret is, how long it is valid in all, and what else is peculiar about it.
-SHORT_S, LONG_S = 48, 3600
+SHORT_S, LONG_S = 36, 3600
 BY_HAND = "made-by-hand"
 
 
