@@ -83,6 +83,11 @@ def _read_yaml(text: str) -> object:
 def _cross_check(config: Config) -> None:
     """Refuse what no single key can show: names that point nowhere, things named twice."""
     _check_solvers(config)
+    for index, release in enumerate(config.take_over_from):
+        if release == f"{config.instance.namespace}/{config.instance.release}":
+            raise ConfigurationError(
+                f"{release} is this very release", where=f"takeOverFrom[{index}]"
+            )
     names: dict[str, str] = {}
     claimed: dict[ObjectRef, str] = {}
     for index, item in enumerate(config.certificates):

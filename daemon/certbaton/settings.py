@@ -274,12 +274,6 @@ class Config(Section):
         parts = (name.split("/") for name in self.take_over_from)
         return frozenset(Instance(release, namespace) for namespace, release in parts)
 
-    @model_validator(mode="after")
-    def _not_from_itself(self) -> Config:
-        if self.instance_id() in self.take_over_instances():
-            raise ValueError("takeOverFrom names this very release")
-        return self
-
     def specs(self) -> tuple[CertificateSpec, ...]:
         """Give one specification a certificate, sorted by name."""
         return tuple(

@@ -270,6 +270,16 @@ VALUES: dict[str, tuple[list[str | int], object, str]] = {
         "issuers.Lets_Encrypt: 'Lets_Encrypt' is not a name that Kubernetes takes: lower-case "
         "letters, digits, inner hyphens and dots, at most 253 of them",
     ),
+    "a release without its namespace": (
+        ["takeOverFrom"],
+        ["certbaton"],
+        "takeOverFrom[0]: 'certbaton' is not a release written as namespace/name",
+    ),
+    "a release that it is itself": (
+        ["takeOverFrom"],
+        ["old/certbaton", "certbaton/certbaton"],
+        "takeOverFrom[1]: certbaton/certbaton is this very release",
+    ),
     "a directory without TLS": (
         ["issuers", "le", "directory"],
         "http://ca.example/",
