@@ -71,10 +71,12 @@ def build_solver(config: SolverConfig) -> Solver:
 class Daemon:
     """All parts of one process, wired."""
 
-    def __init__(self, config: Config, cluster: Cluster) -> None:
+    def __init__(self, config: Config, cluster: Cluster, deadline: datetime | None = None) -> None:
+        """*deadline* (aware, UTC) is when orders are no longer followed but left to the Journal."""
         self.config = config
         self.cluster = cluster
         self.stop = threading.Event()
+        self._deadline = deadline
         self.policy = config.policy.policy()
         specs = {spec.name: spec for spec in config.specs()}
         self.solvers = {
@@ -91,7 +93,7 @@ class Daemon:
             {spec.name: spec.solver for spec in specs.values()},
             policy=self.policy,
             clock=utc_now,
-            sleep=lambda seconds: not self.stop.wait(seconds),
+            sleep=self._sleep,
             patience=config.validation_patience,
         )
         applier = Applier(
@@ -106,6 +108,12 @@ class Daemon:
         self.reconciler = Reconciler(
             cluster, observer, applier, orders, specs, self.policy, utc_now, self.stop
         )
+
+    def _sleep(self, seconds: float) -> bool:
+        """Wait; False, at once, where that would be past the deadline or we are to stop."""
+        if self._deadline and utc_now() + timedelta(seconds=seconds) > self._deadline:
+            return False
+        return not self.stop.wait(seconds)
 
     @contextmanager
     def solving(self) -> Iterator[None]:
@@ -192,9 +200,9 @@ def once(config: Config, cluster: Cluster, timeout: timedelta) -> int:
     0: nothing left; 1: something failed; 6: still waiting. What is due later, a
     retention or a back-off is no wait.
     """
-    daemon = Daemon(config, cluster)
-    daemon.on_signals()
     deadline = utc_now() + timeout
+    daemon = Daemon(config, cluster, deadline)
+    daemon.on_signals()
     with daemon.solving(), ThreadPoolExecutor(config.workers) as pool:
         changed = threading.Event()
         cluster.start(changed.set)

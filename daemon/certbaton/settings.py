@@ -7,6 +7,7 @@ models, and `certbaton.config` reads files with them.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from datetime import timedelta
 from typing import Annotated, Literal
@@ -44,7 +45,18 @@ _DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h|d))+")
 _LONGEST = timedelta(days=3660)
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _CERTIFICATE_NAME = re.compile(f"^[a-z0-9]([a-z0-9-]{{0,{MAX_CERTIFICATE_NAME - 2}}}[a-z0-9])?$")
+# What a schema can say of a DNS name; `_dns_name` says the rest, and in words.
+_DNS_NAME = r"^(\*\.)?([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?\.)+[A-Za-z0-9-]*[A-Za-z0-9]$"
+_HOST = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")
 _OBJECT_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
+
+
+def _is_address(value: str) -> bool:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _read_duration(value: object) -> object:
@@ -145,8 +157,15 @@ class _Section(BaseModel):
 class InstanceConfig(_Section):
     """Which release this is; the chart sets both by environment variables."""
 
-    release: ObjectName = "certbaton"
-    namespace: ObjectName = "certbaton"
+    release: ObjectName = Field(default="certbaton", max_length=53)
+    namespace: Annotated[ObjectName, Field(max_length=63)] = "certbaton"
+
+    @field_validator("namespace")
+    @classmethod
+    def _without_dots(cls, value: str) -> str:
+        if "." in value:
+            raise ValueError(f"{shown(value)} is not a namespace: those have no dots")
+        return value
 
 
 class IssuerConfig(_Section):
@@ -161,6 +180,9 @@ class IssuerConfig(_Section):
     @field_validator("directory")
     @classmethod
     def _https(cls, value: str) -> str:
+        if "@" in value:
+            # not shown: what stands before the @ may be a password
+            raise ValueError("an @ has no place in the address of an ACME directory")
         if not re.fullmatch(r"https://[^\s/]+(/\S*)?", value):
             raise ValueError(f"{shown(value)} is not an https:// address of an ACME directory")
         return value
@@ -202,6 +224,14 @@ class Rfc2136Config(_Section):
     ttl: int = Field(default=60, ge=0, le=86400)
     timeout_seconds: float = Field(default=5, ge=0.1, le=60)
 
+    @field_validator("tsig_secret_file")
+    @classmethod
+    def _path(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith("/"):
+            # not shown: somebody may have written the secret itself here
+            raise ValueError("must be the absolute path of a file that holds the secret")
+        return value
+
 
 class Dns01Config(_Section):
     """TXT records at _acme-challenge (RFC 8555 section 8.4)."""
@@ -220,6 +250,15 @@ class ProbeConfig(_Section):
     address: Text | None = None
     port: Port | None = None
     server_name: Text | None = None
+
+    @field_validator("address", "server_name")
+    @classmethod
+    def _host(cls, value: str | None) -> str | None:
+        if value is not None and not (_HOST.fullmatch(value) or _is_address(value)):
+            raise ValueError(
+                f"{shown(value)} is neither an IP address nor a host name (no port, no scheme)"
+            )
+        return value
 
 
 class ServiceConfig(_Section):
@@ -265,7 +304,9 @@ def _dns_name(value: object) -> str:
 
 
 DnsName = Annotated[
-    str, BeforeValidator(_dns_name), WithJsonSchema({"type": "string", "maxLength": 253})
+    str,
+    BeforeValidator(_dns_name),
+    WithJsonSchema({"type": "string", "maxLength": 253, "pattern": _DNS_NAME}),
 ]
 
 

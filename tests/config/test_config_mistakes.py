@@ -270,6 +270,11 @@ VALUES: dict[str, tuple[list[str | int], object, str]] = {
         "issuers.Lets_Encrypt: 'Lets_Encrypt' is not a name that Kubernetes takes: lower-case "
         "letters, digits, inner hyphens and dots, at most 253 of them",
     ),
+    "a password in a directory's address": (
+        ["issuers", "le", "directory"],
+        "https://user:hunter2@ca.example/",
+        "issuers.le.directory: an @ has no place in the address of an ACME directory",
+    ),
     "a directory without TLS": (
         ["issuers", "le", "directory"],
         "http://ca.example/",

@@ -13,10 +13,12 @@ import pytest
 
 from certbaton import daemon
 from certbaton.cluster import Cluster
+from certbaton.config import parse
 from certbaton.daemon import EXIT_FAILED, EXIT_OK, EXIT_WAITING
-from certbaton.model import Wait, WaitKind
+from certbaton.model import Instance, Wait, WaitKind
 from certbaton.reconcile import Report
 from certbaton.settings import Config
+from fakes.kube import FakeApi
 
 SOON = timedelta(milliseconds=10)
 PATIENCE = timedelta(seconds=20)
@@ -61,7 +63,7 @@ class Scripted:
 
 
 def once(monkeypatch: pytest.MonkeyPatch, scripted: Scripted, timeout: timedelta = PATIENCE) -> int:
-    monkeypatch.setattr(daemon, "Daemon", lambda config, cluster: scripted)
+    monkeypatch.setattr(daemon, "Daemon", lambda config, cluster, deadline: scripted)
     config = cast(Config, SimpleNamespace(workers=2))
     return daemon.once(config, cast(Cluster, scripted.cluster), timeout)
 
@@ -163,3 +165,14 @@ def test_a_cluster_that_cannot_be_read_is_a_failure(monkeypatch: pytest.MonkeyPa
     scripted.cluster.complete = False
     assert once(monkeypatch, scripted, timedelta(milliseconds=100)) == EXIT_FAILED
     assert scripted.counted == {"one": 0}
+
+
+def test_an_order_is_followed_to_the_deadline_and_no_longer() -> None:
+    """What takes the CA longer is left to the Journal: the turn ends, the exit code is 6."""
+    cluster = Cluster(FakeApi(), Instance("certbaton", "certbaton"), [])
+    running = daemon.Daemon(parse("", {}), cluster, datetime.now(UTC) + timedelta(seconds=30))
+    assert running._sleep(0)
+    assert not running._sleep(60), "and it did not sleep"
+    running.stop.set()
+    assert not running._sleep(0)
+    assert daemon.Daemon(parse("", {}), cluster)._sleep(0), "run has no deadline"

@@ -185,6 +185,8 @@ def judge(
     complaint = refusal(handover)
     if complaint:
         what += f"; the controller says: {complaint:.300}"
+    elif not handover.binding.tls_ports and handover.service.probe.port is None:
+        what += "; no port of it terminates TLS: oci-load-balancer-ssl-ports names none that it has"
     elif handover.listener.sights:
         sight = handover.listener.sights[0]
         shown = f"leaf {sight.leaf_sha256[:16]}" if sight.leaf_sha256 else sight.trouble
