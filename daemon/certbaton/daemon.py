@@ -138,9 +138,9 @@ def once(config: Config, cluster: Cluster, lease: Lease, timeout: timedelta) -> 
     0: nothing left; 1: something failed; 6: still waiting, be it for another process of this
     release. What is due later, a retention or a back-off is no wait.
     """
-    daemon = Daemon(config, cluster, lease)
-    daemon.on_signals()
     deadline = utc_now() + timeout
+    daemon = Daemon(config, cluster, lease, deadline)
+    daemon.on_signals()
 
     def left() -> float:
         return (deadline - utc_now()).total_seconds()

@@ -33,6 +33,8 @@ from certbaton.model import (
 # A version's name is <certificate>-<8>-<10> and has to fit a label (63).
 from certbaton.settings_fields import (
     CERTIFICATE_NAME,
+    DNS_NAME,
+    HOST,
     LABEL,
     MAX_CERTIFICATE_NAME,
     ObjectName,
@@ -42,6 +44,7 @@ from certbaton.settings_fields import (
     Text,
     as_object_name,
     as_text,
+    is_address,
     shown,
 )
 from certbaton.settings_policy import PolicyConfig
@@ -50,8 +53,15 @@ from certbaton.settings_policy import PolicyConfig
 class InstanceConfig(Section):
     """Which release this is; the chart sets both by environment variables."""
 
-    release: ObjectName = "certbaton"
-    namespace: ObjectName = "certbaton"
+    release: ObjectName = Field(default="certbaton", max_length=53)
+    namespace: Annotated[ObjectName, Field(max_length=63)] = "certbaton"
+
+    @field_validator("namespace")
+    @classmethod
+    def _without_dots(cls, value: str) -> str:
+        if "." in value:
+            raise ValueError(f"{shown(value)} is not a namespace: those have no dots")
+        return value
 
 
 class LeaseConfig(Section):
@@ -81,6 +91,9 @@ class IssuerConfig(Section):
     @field_validator("directory")
     @classmethod
     def _https(cls, value: str) -> str:
+        if "@" in value:
+            # not shown: what stands before the @ may be a password
+            raise ValueError("an @ has no place in the address of an ACME directory")
         if not re.fullmatch(r"https://[^\s/]+(/\S*)?", value):
             raise ValueError(f"{shown(value)} is not an https:// address of an ACME directory")
         return value
@@ -122,6 +135,14 @@ class Rfc2136Config(Section):
     ttl: int = Field(default=60, ge=0, le=86400)
     timeout_seconds: float = Field(default=5, ge=0.1, le=60)
 
+    @field_validator("tsig_secret_file")
+    @classmethod
+    def _path(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith("/"):
+            # not shown: somebody may have written the secret itself here
+            raise ValueError("must be the absolute path of a file that holds the secret")
+        return value
+
 
 class Dns01Config(Section):
     """TXT records at _acme-challenge (RFC 8555 section 8.4)."""
@@ -140,6 +161,15 @@ class ProbeConfig(Section):
     address: Text | None = None
     port: Port | None = None
     server_name: Text | None = None
+
+    @field_validator("address", "server_name")
+    @classmethod
+    def _host(cls, value: str | None) -> str | None:
+        if value is not None and not (HOST.fullmatch(value) or is_address(value)):
+            raise ValueError(
+                f"{shown(value)} is neither an IP address nor a host name (no port, no scheme)"
+            )
+        return value
 
 
 class ServiceConfig(Section):
@@ -185,7 +215,9 @@ def _dns_name(value: object) -> str:
 
 
 DnsName = Annotated[
-    str, BeforeValidator(_dns_name), WithJsonSchema({"type": "string", "maxLength": 253})
+    str,
+    BeforeValidator(_dns_name),
+    WithJsonSchema({"type": "string", "maxLength": 253, "pattern": DNS_NAME}),
 ]
 
 

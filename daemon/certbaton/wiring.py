@@ -12,7 +12,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import FrameType
 
 from certbaton import failpoints
@@ -73,10 +73,18 @@ class Daemon:
     `begin` is for each time that *lease* is held. Without *lease* it is only good for looking.
     """
 
-    def __init__(self, config: Config, cluster: Cluster, lease: Lease | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        cluster: Cluster,
+        lease: Lease | None = None,
+        deadline: datetime | None = None,
+    ) -> None:
+        """*deadline* (aware, UTC) is when orders are no longer followed but left to the Journal."""
         self.config = config
         self.cluster = cluster
         self.lease = lease
+        self._deadline = deadline
         self.stop = threading.Event()
         self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.policy = config.policy.policy()
@@ -118,7 +126,7 @@ class Daemon:
             {spec.name: spec.solver for spec in self._specs.values()},
             policy=self.policy,
             clock=utc_now,
-            sleep=lambda seconds: not over.wait(seconds),
+            sleep=self.sleeper(over),
             patience=self.config.validation_patience,
         )
         applier = Applier(
@@ -194,6 +202,16 @@ class Daemon:
                     logger().info("standing_by", holder=lease.holder)
             self.pause(left)
         return False
+
+    def sleeper(self, over: threading.Event) -> Callable[[float], bool]:
+        """Give a sleep that is False, at once, past the deadline, and when *over* is set."""
+
+        def sleep(seconds: float) -> bool:
+            if self._deadline and utc_now() + timedelta(seconds=seconds) > self._deadline:
+                return False
+            return not over.wait(seconds)
+
+        return sleep
 
     @contextmanager
     def solving(self) -> Iterator[None]:

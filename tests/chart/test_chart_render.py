@@ -263,6 +263,27 @@ TYPOS: dict[str, tuple[dict[str, Any], str]] = {
         {"config": {"solvers": HTTP01, "certificates": [SHOP | {"solver": "dns"}]}},
         "config.certificates[0].solver: there is no solver 'dns'",
     ),
+    "in a DNS name": (
+        {"config": {"certificates": [SHOP | {"dnsNames": ["shop_.example.com"]}]}},
+        "at '/config/certificates/0/dnsNames/0'",
+    ),
+    "a wildcard with http-01": (
+        {"config": {"solvers": HTTP01, "certificates": [SHOP | {"dnsNames": ["*.a.example"]}]}},
+        "*.a.example is a wildcard, which needs a dns-01 solver",
+    ),
+    "a Service twice": (
+        {
+            "config": {
+                "solvers": HTTP01,
+                "certificates": [SHOP | {"services": [{"namespace": "a", "name": "b"}] * 2}],
+            }
+        },
+        "Service a/b already has a certificate",
+    ),
+    "a port twice": (
+        {"config": {"solvers": {"web": {"type": "http-01", "port": 8080}}}},
+        "config.solvers.web.port: 8080 is the port of healthPort",
+    ),
     "a duration without a unit": ({"config": {"probeTimeout": 5}}, "at '/config/probeTimeout'"),
     "an unknown type of solver": (
         {"config": {"solvers": {"web": {"type": "foo"}}}},

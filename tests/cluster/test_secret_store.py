@@ -86,6 +86,35 @@ def test_a_name_that_holds_something_else_is_never_overwritten(api: FakeApi, sto
     assert list(api.all(Kind.SECRET).values()) == [theirs]
 
 
+@pytest.mark.parametrize("odd", [{"data": {"tls.crt": "b2Rk"}}, {"immutable": False}])
+def test_one_of_ours_with_other_content_is_never_taken_for_it(
+    api: FakeApi, store: Store, odd: dict[str, object]
+) -> None:
+    """The name comes from the content, so this should not be: somebody's hand was there."""
+    new = key()
+    text = chain(new)
+
+    def create() -> None:
+        store.create_version(
+            "shop", text, new, directory=DIRECTORY, account_url="a", certificate_url="u"
+        )
+
+    create()
+    (body,) = api.all(Kind.SECRET).values()
+    ref = ObjectRef("certbaton", body["metadata"]["name"])
+    there = body["metadata"]
+    api.delete(Kind.SECRET, ref, there["uid"], there["resourceVersion"])
+    data = {**body["data"], **odd.get("data", {})}  # type: ignore[dict-item]
+    kept = {key: there[key] for key in ("name", "labels", "annotations") if key in there}
+    api.create(
+        Kind.SECRET,
+        "certbaton",
+        {**body, "metadata": kept, "data": data, "immutable": odd.get("immutable", True)},
+    )
+    with pytest.raises(PermanentError, match="other content"):
+        create()
+
+
 def test_versions_are_sorted_by_age(store: Store) -> None:
     """By certificate, then the oldest first, however they were found."""
     new = stored(store, begins=NOW)

@@ -280,6 +280,11 @@ VALUES: dict[str, tuple[list[str | int], object, str]] = {
         ["old/certbaton", "certbaton/certbaton"],
         "takeOverFrom[1]: certbaton/certbaton is this very release",
     ),
+    "a password in a directory's address": (
+        ["issuers", "le", "directory"],
+        "https://user:hunter2@ca.example/",
+        "issuers.le.directory: an @ has no place in the address of an ACME directory",
+    ),
     "a directory without TLS": (
         ["issuers", "le", "directory"],
         "http://ca.example/",

@@ -171,7 +171,7 @@ def test_a_rotated_token_is_read_again(
 def test_outside_a_cluster_a_kubeconfig_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """One sentence, as an error of configuration."""
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    with pytest.raises(ConfigurationError, match="cluster"):
+    with pytest.raises(ConfigurationError, match="give --kubeconfig"):
         Api.connect()
     with pytest.raises(ConfigurationError, match="/nowhere"):
         Api.connect("/nowhere")

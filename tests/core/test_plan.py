@@ -280,11 +280,29 @@ def test_a_version_deleted_by_hand_while_it_was_named() -> None:
 # --- what is told ---------------------------------------------------------------------------
 
 
-def test_a_late_certificate_is_told_of() -> None:
+LATE = a_version("shop-1", begins=NOW - 80 * DAY, served={SHOP: "wire"})
+EXPIRED = a_version("shop-1", begins=NOW - 91 * DAY, served={SHOP: "wire"})
+
+
+@pytest.mark.parametrize(
+    ("named", "names", "word"),
+    [(LATE, None, "late"), (LATE, ("new.example",), "late"), (EXPIRED, None, "expired")],
+    ids=["it fits", "other names are asked for by now", "its time is over"],
+)
+def test_a_late_certificate_is_told_of(
+    named: SecretVersion, names: tuple[str, ...] | None, word: str
+) -> None:
     """With a sixth of its life left, renewing has not worked so far."""
-    late = a_version("shop-1", begins=NOW - 80 * DAY, served={SHOP: "wire"})
-    notes = planned(a_snapshot(late, services=[on(SHOP, late)])).notes
-    assert [note.split(":")[0] for note in notes] == ["late"]
+    spec = replace(a_spec(), names=names) if names else a_spec()
+    notes = planned(a_snapshot(named, services=[on(SHOP, named)]), spec).notes
+    assert [note.split(":")[0] for note in notes] == [word]
+
+
+def test_a_service_that_is_being_deleted_holds_nobody_up() -> None:
+    """Its load balancer may take minutes to go."""
+    going = on(SHOP, NEW, deleting=True)
+    found = planned(a_snapshot(OLD, NEW, services=[going, on(API, OLD)]), TWO)
+    assert [a.service.ref for a in found.actions if isinstance(a, Repoint)] == [API]
 
 
 def test_a_service_that_names_what_we_wrote_and_is_gone_is_told_of() -> None:

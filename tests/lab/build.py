@@ -27,7 +27,7 @@ _HERE = Path(__file__).resolve().parent
 _GO_REQUIREMENTS = _HERE.parents[1] / "requirements" / "go.txt"
 _GO_MINIMUM = (1, 26)
 _GO_SECONDS = 30.0
-_COMMAND = "PYTHONPATH=tests python -m lab.build"
+_COMMAND = "make tools"
 
 _KUBERNETES = "v1.36.3"
 _KUBERNETES_FLAGS = " ".join(
@@ -115,7 +115,7 @@ def ensure(*names: str) -> dict[str, Path]:
     for tool in wanted:
         binary = tool.found()
         if binary is None:
-            raise LabError(f"{tool.name} is missing; `{_COMMAND} {tool.name}` builds it.")
+            raise LabError(f"{tool.name} is missing; `{_COMMAND}` builds it.")
         found[tool.name] = binary
     return found
 
@@ -242,7 +242,7 @@ def _build(tools: Sequence[Tool]) -> None:
 
 
 def _build_one(tool: Tool, go: Path, progress: Progress, what: str) -> None:
-    again = f"`{_COMMAND} {tool.name}` tries again"
+    again = f"`{_COMMAND}` tries again"
     with tempfile.TemporaryDirectory(prefix="stage-", dir=cache_dir()) as stage:
         staged = Path(stage) / tool.name
         process = Process(

@@ -11,12 +11,14 @@ from typing import cast
 
 import pytest
 
-from certbaton import daemon, telemetry
+from certbaton import daemon, telemetry, wiring
 from certbaton.cluster import Cluster, Lease
+from certbaton.config import parse
 from certbaton.daemon import EXIT_FAILED, EXIT_OK, EXIT_WAITING
-from certbaton.model import Wait, WaitKind
+from certbaton.model import Instance, Wait, WaitKind
 from certbaton.reconcile import Report
 from certbaton.settings import Config
+from fakes.kube import FakeApi
 
 SOON = timedelta(milliseconds=10)
 PATIENCE = timedelta(seconds=20)
@@ -107,7 +109,7 @@ def once(
     timeout: timedelta = PATIENCE,
     lease: ScriptedLease | None = None,
 ) -> int:
-    monkeypatch.setattr(daemon, "Daemon", lambda config, cluster, lease: scripted)
+    monkeypatch.setattr(daemon, "Daemon", lambda config, cluster, lease, deadline: scripted)
     config = cast(Config, SimpleNamespace(workers=2))
     lease = lease or ScriptedLease()
     code = daemon.once(config, cast(Cluster, scripted.cluster), cast(Lease, lease), timeout)
@@ -245,3 +247,17 @@ def test_a_lease_that_is_lost_midway_is_taken_again(monkeypatch: pytest.MonkeyPa
     losing = Losing(one=[[]], two=[[IN_FLIGHT], []])
     assert once(monkeypatch, losing, lease=lease) == EXIT_OK
     assert losing.counted == {"one": 1, "two": 2}
+
+
+def test_an_order_is_followed_to_the_deadline_and_no_longer() -> None:
+    """What takes the CA longer is left to the Journal: the turn ends, the exit code is 6."""
+    cluster = Cluster(FakeApi(), Instance("certbaton", "certbaton"), [])
+    soon = datetime.now(UTC) + timedelta(seconds=30)
+    over = threading.Event()
+    sleep = wiring.Daemon(parse("", {}), cluster, None, soon).sleeper(over)
+    assert sleep(0)
+    assert not sleep(60), "and it did not sleep"
+    over.set()
+    assert not sleep(0)
+    endless = wiring.Daemon(parse("", {}), cluster).sleeper(threading.Event())
+    assert endless(0), "run has no deadline"

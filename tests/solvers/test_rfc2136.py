@@ -142,9 +142,13 @@ def _elsewhere(server: NameServer, provider: Rfc2136) -> Rfc2136:
     [
         pytest.param(_key_named("other"), "does not know the TSIG key other", id="unknown key"),
         pytest.param(_secret("b3RoZXI="), "another secret for the TSIG key", id="wrong secret"),
-        pytest.param(_secret(None), r"cannot be read from .* \(FileNotFoundError\)", id="no file"),
-        pytest.param(_secret("%%%"), "hold the secret in base64", id="no base64"),
-        pytest.param(_secret("gehéim"), "hold the secret in base64", id="no ASCII"),
+        pytest.param(
+            _secret(None),
+            r"tsigSecretFile names cannot be read \(FileNotFoundError\)",
+            id="no file",
+        ),
+        pytest.param(_secret("%%%"), "hold the TSIG secret in base64", id="no base64"),
+        pytest.param(_secret("gehéim"), "hold the TSIG secret in base64", id="no ASCII"),
         pytest.param(_secret(" \n"), "is empty", id="empty file"),
         pytest.param(_no_key, r"unsigned update \(no tsigKeyName\)", id="no key"),
         pytest.param(_server(tsig_error=dns.rcode.BADTIME), "the clocks", id="clocks"),

@@ -41,6 +41,10 @@ MAX_ANSWER: Final = 1024 * 1024
 NONCE_TRIES: Final = 10
 NONCE_IDLE: Final = 300.0
 _MAX_REDIRECTS: Final = 3
+BAD_PROXY: Final = (
+    "the proxy that HTTPS_PROXY (or HTTP_PROXY, ALL_PROXY) names cannot be used; set it to "
+    "http://HOST:PORT, or take it away"
+)
 
 # At DEBUG it prints every signed request and every certificate.
 logging.getLogger("acme.client").setLevel(logging.INFO)
@@ -194,12 +198,17 @@ class Net(client.ClientNetwork):
                 response._content = _read(response)
                 return response
         except (InvalidURL, InvalidSchema, MissingSchema) as error:
+            if _askable(url):
+                # not chained: a proxy's address may hold a password
+                raise CaUnavailable(f"{what}: {BAD_PROXY}") from None
             kind = ConfigurationError if what == "directory" else CaUnavailable
             raise kind(f"{what}: not a URL that can be asked: {url!r}") from error
         except requests.RequestException as error:
             raise CaUnavailable(f"no answer to {what} from {_host(url)}: {_why(error)}") from error
         except OSError as error:  # requests' own word for a CA bundle that it cannot read
             raise ConfigurationError(str(error), where=f"CA bundle for {_host(url)}") from error
+        except (TypeError, ValueError):  # a proxy with credentials and without a host, and the like
+            raise CaUnavailable(f"{what}: {BAD_PROXY}") from None
         finally:
             _deadline.reset(token)
 
@@ -284,6 +293,14 @@ def _jwk(key: PrivateKey) -> tuple[JWK, JWASignature]:
         algorithms = {"P-256": ES256, "P-384": ES384, "P-521": ES512}
         return JWKEC(key=key.unwrapped), algorithms[key.type]
     return JWKRSA(key=key.unwrapped), RS256
+
+
+def _askable(url: str) -> bool:
+    try:
+        parsed = urllib3.util.parse_url(url)
+    except urllib3.exceptions.LocationParseError:
+        return False
+    return parsed.scheme in ("http", "https") and bool(parsed.host)
 
 
 def _host(url: str) -> str:

@@ -117,7 +117,9 @@ class Api:
                 _load_config.load_incluster_config(client_configuration=configuration)
         except (config.ConfigException, OSError) as error:
             raise ConfigurationError(
-                f"cannot connect to a cluster: {error}", where=kubeconfig or "in-cluster"
+                f"cannot connect to a cluster: {error}; outside a pod give --kubeconfig, or set "
+                "KUBECONFIG",
+                where=kubeconfig or "in-cluster",
             ) from error
         return cls(configuration, user_agent)
 

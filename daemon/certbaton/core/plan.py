@@ -84,8 +84,9 @@ def plan(
                 )
     if spec is not None and spec.paused:
         draft.notes.append(f"paused: {certificate} is neither renewed, rolled out nor collected")
-        if not unused and (late := _late(spec, snapshot, policy, now)):
-            draft.notes.append(f"paused and {late}")
+        if not unused:
+            late = _late(spec, snapshot, policy, now)
+            draft.notes += [f"paused and {sentence}" for sentence in late]
     else:
         actions, waits = collect(spec, snapshot, policy, now)
         if trouble is not None:
@@ -139,8 +140,8 @@ def _order(
         if version and version.leaf:
             due = renewal_time(spec.name, version.leaf, policy)
             draft.waits.append(Wait(f"{version.ref} is due for renewal", due, WaitKind.LATER))
-    if spec and (late := _late(spec, snapshot, policy, now)):
-        draft.notes.append(late)
+    if spec:
+        draft.notes += _late(spec, snapshot, policy, now)
     journal = snapshot.journal
     pending = journal.pending if journal else None
     if pending is not None:
@@ -202,15 +203,25 @@ def _order(
     draft.actions.append(StageOrder(spec.name, wanted.why, spec, wanted.reason, list_first))
 
 
-def _late(spec: CertificateSpec, snapshot: Snapshot, policy: Policy, now: datetime) -> str | None:
-    """Say loudly that renewing has not worked so far, while there is time."""
-    version = wanted_version(spec, snapshot.versions, now)
-    if version is None or version.leaf is None or now < late_time(version.leaf, policy):
-        return None
-    return (
-        f"late: {version.ref} is valid until {version.leaf.not_after:%FT%TZ}, and no newer one has "
-        "been obtained"
-    )
+def _late(spec: CertificateSpec, snapshot: Snapshot, policy: Policy, now: datetime) -> list[str]:
+    """Say loudly that renewing has not worked so far: while there is time, and afterwards."""
+    by_ref = {version.ref: version for version in snapshot.versions}
+    notes = []
+    for ref, binding in sorted(snapshot.bindings.items()):
+        version = by_ref.get(binding.reference) if binding.reference else None
+        if version is None or version.leaf is None or now < late_time(version.leaf, policy):
+            continue
+        end = version.leaf.not_after
+        if now >= end:
+            notes.append(
+                f"expired: Service {ref} still names {version.ref}, which ended at {end:%FT%TZ}"
+            )
+        else:
+            notes.append(f"late: Service {ref} names {version.ref}, which ends at {end:%FT%TZ}")
+    wanted = wanted_version(spec, snapshot.versions, now)
+    if not snapshot.bindings and wanted and wanted.leaf and now >= late_time(wanted.leaf, policy):
+        notes.append(f"late: {wanted.ref} ends at {wanted.leaf.not_after:%FT%TZ}")
+    return notes
 
 
 def _closing(certificate: str, pending: PendingOrder, snapshot: Snapshot) -> CloseOrder | None:

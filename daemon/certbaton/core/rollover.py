@@ -196,6 +196,8 @@ def judge(
     words = complaint(handover)
     if words:
         what += f"; the controller says: {words:.300}"
+    elif not handover.binding.tls_ports and handover.service.probe.port is None:
+        what += "; no port of it terminates TLS: oci-load-balancer-ssl-ports names none that it has"
     elif handover.listener.sights:
         sight = handover.listener.sights[0]
         shown = f"leaf {sight.leaf_sha256[:16]}" if sight.leaf_sha256 else sight.trouble

@@ -256,12 +256,12 @@ def _read(key: TsigKey) -> _Key:
     except (OSError, UnicodeDecodeError, binascii.Error) as error:
         # From None: an error of decoding carries what it could not decode.
         raise PermanentError(
-            f"the TSIG secret cannot be read from {key.secret_file} ({type(error).__name__}): "
-            "the file must be there and hold the secret in base64, and nothing else"
+            f"the file that tsigSecretFile names cannot be read ({type(error).__name__}): it must "
+            "be there and hold the TSIG secret in base64, and nothing else"
         ) from None
     if not secret:
         raise PermanentError(
-            f"the TSIG secret file {key.secret_file} is empty: put the secret in it, in base64"
+            "the file that tsigSecretFile names is empty: put the TSIG secret in it, in base64"
         )
     return _Key(key.name, secret, key.algorithm)
 

@@ -60,12 +60,31 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{/* What values.schema.json cannot see: names that point nowhere. */}}
 {{- define "certbaton.check" -}}
+{{- $services := dict -}}
+{{- range $name, $solver := .Values.config.solvers -}}
+{{- if and (eq $solver.type "http-01") (eq (int (default 8089 $solver.port)) (int (default 8080 $.Values.config.healthPort))) -}}
+{{- fail (printf "config.solvers.%s.port: %d is the port of healthPort" $name (int (default 8089 $solver.port))) -}}
+{{- end -}}
+{{- end -}}
 {{- range $index, $certificate := .Values.config.certificates -}}
 {{- if not (hasKey (default dict $.Values.config.issuers) $certificate.issuer) -}}
 {{- fail (printf "config.certificates[%d].issuer: there is no issuer '%s'" $index $certificate.issuer) -}}
 {{- end -}}
 {{- if not (hasKey (default dict $.Values.config.solvers) $certificate.solver) -}}
 {{- fail (printf "config.certificates[%d].solver: there is no solver '%s'" $index $certificate.solver) -}}
+{{- end -}}
+{{- $solver := get $.Values.config.solvers $certificate.solver -}}
+{{- range $certificate.dnsNames -}}
+{{- if and (hasPrefix "*." .) (ne $solver.type "dns-01") -}}
+{{- fail (printf "config.certificates[%d].dnsNames: %s is a wildcard, which needs a dns-01 solver" $index .) -}}
+{{- end -}}
+{{- end -}}
+{{- range $certificate.services -}}
+{{- $ref := printf "%s/%s" .namespace .name -}}
+{{- if hasKey $services $ref -}}
+{{- fail (printf "config.certificates[%d].services: Service %s already has a certificate; put all names on one" $index $ref) -}}
+{{- end -}}
+{{- $_ := set $services $ref true -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
