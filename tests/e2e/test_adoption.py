@@ -73,6 +73,7 @@ class Taken:
 
     running: Running
     history: History
+    clerk: Clerk
     hands: dict[str, Obj]
     started: datetime
 
@@ -151,7 +152,7 @@ def taken(calm_world: World) -> Iterator[Taken]:
             running.wait(
                 lambda: running.named("refused") == f"refused-{BY_HAND}", "it did not go back"
             )
-            yield Taken(running, history, hands, started)
+            yield Taken(running, history, clerk, hands, started)
 
 
 def after(taken: Taken, name: str) -> float:
@@ -227,3 +228,15 @@ def test_no_service_ever_named_a_secret_of_ours_that_was_not_there(taken: Taken)
     """Secrets of other namespaces are not watched here."""
     ours = f"named ('{NAMESPACE}', "
     assert [line for line in taken.history.dangling() if ours in line] == []
+
+
+def test_a_refused_version_is_tried_again_when_a_person_takes_the_note_away(taken: Taken) -> None:
+    """As docs/operations.md says; the cause is gone by then, and nothing is ordered for it."""
+    running = taken.running
+    (version,) = running.versions("refused")
+    taken.clerk.rule = lambda service, certificate, number: None
+    running.world.plane.kubectl(
+        *("annotate", "secret", name_of(version), "-n", NAMESPACE, "certbaton.io/rejected-")
+    )
+    assert name_of(running.wait_whole("refused")) == name_of(version)
+    assert len(running.versions("refused")) == 1

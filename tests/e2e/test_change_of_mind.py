@@ -360,6 +360,18 @@ def test_no_more_was_ordered_than_that(minds: Minds) -> None:
     assert minds.third.certificates_issued() - minds.issued["third"] == 1
 
 
+def test_a_version_that_is_taken_out_of_use_by_its_label_is_replaced(minds: Minds) -> None:
+    """As docs/operations.md says: it stays as it is, and named, until another one is there."""
+    running, old = minds.running, minds.firsts["restored"]
+    running.world.plane.kubectl(
+        *("label", "secret", name_of(old), "-n", NAMESPACE, "certbaton.io/kind-")
+    )
+    version = running.wait_whole("restored", than=name_of(old))
+    assert running.names("restored", version)
+    assert minds.world.plane.admin.get(f"{SECRETS}/{name_of(old)}")["data"] == old["data"]
+    assert running.done("PutBack", "restored") == []
+
+
 def test_no_service_ever_named_what_was_not_there_by_our_doing(minds: Minds) -> None:
     """But what people deleted, or wrote there."""
     ours = f"named ('{NAMESPACE}', "

@@ -12,6 +12,11 @@ from lab.chaos.faults import Kind
 from soak.judge import Version, Window
 from soak.keeper import Keeper
 
+
+class NotMade(Exception):
+    """A fault waited for its moment, which did not come."""
+
+
 WRITES = ("POST", "PUT", "PATCH", "DELETE")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from lab.chaos.listener import interrupted, stuck
 from lab.oci.faults import ApiFault
-from soak.faults import Act, Fault, Scene
+from soak.faults import Act, Fault, NotMade, Scene
 from soak.judge import Window
 from soak.site import CERTIFICATES, SERVICES
 
@@ -90,6 +90,8 @@ def refused(scene: Scene, dice: Random, window: Window) -> None:
             break
         scene.hold(0.1)
     scene.to_refuse.discard(certificate)
+    if len(scene.refused) == count:
+        raise NotMade(f"{certificate} brought no new version")
     scene.hold(10)
 
 

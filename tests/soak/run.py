@@ -101,9 +101,9 @@ class Soak:
         window = Window(fault.kind, time.time(), place=fault.place)
         with self._lock:
             self.windows.append(window)
-            self.counts[fault.kind] += 1
         try:
             fault.act(self.scene, dice, window)
+            self.counts[fault.kind] += 1  # each lane has kinds of its own
         except Exception as error:  # noqa: BLE001 - the lab's own servers are away at times
             self.screen.step(f"{fault.kind} could not be made: {error:.100}", "dim")
         now = time.time()

@@ -13,7 +13,7 @@ from lab.world import SSL_PORTS, TLS_SECRET
 Obj = dict[str, Any]
 Ref = tuple[str, str]
 
-LIFETIME_S = 120
+LIFETIME_S = 160
 POLL_S = 0.5
 # Certificate → solver and Services. The second's Services share it, in two namespaces.
 CERTIFICATES: dict[str, tuple[str, list[Ref]]] = {

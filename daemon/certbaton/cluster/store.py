@@ -134,15 +134,17 @@ class Store:
         """
         The leaf of a Secret that is not ours, if it may be read: in our own namespace.
 
-        One request in ten minutes for each; None where it is not there or not readable.
+        One request in ten minutes for each; None where it is not there or not readable, and for a
+        version of ours that a person took out of use by its label.
         """
         if ref.namespace != self._namespace:
             return None
         at, leaf = self._foreign.get(ref, (0.0, None))
         if not at or time.monotonic() - at > FOREIGN_SECONDS:
             try:
-                chain = records.decode(self._api.read(Kind.SECRET, ref), records.TLS_CRT)
-                leaf = pki.leaf_of(chain) if chain else None
+                obj = self._api.read(Kind.SECRET, ref)
+                chain = records.decode(obj, records.TLS_CRT)
+                leaf = pki.leaf_of(chain) if chain and not self._retired(obj) else None
             except (ObjectGone, PermanentError):
                 leaf = None
             self._foreign[ref] = time.monotonic(), leaf
@@ -330,6 +332,12 @@ class Store:
         return replace(account, url=url, resource_version=version_of(answer))
 
     # --- inside ------------------------------------------------------------------------
+
+    def _retired(self, obj: Obj) -> bool:
+        """Say whether somebody took ``certbaton.io/kind`` from a Secret of ours."""
+        found = obj["metadata"].get("labels") or {}
+        ours = found.get(records.INSTANCE) == records.label(str(self._instance))
+        return ours and records.KIND not in found
 
     def _project(self, obj: Obj, before: Record | None) -> Record | None:
         record = records.project(obj, before, self._instance)

@@ -51,7 +51,7 @@ class ChaosWorld(World):
 
     def configuration(self, *certificates: Obj, **more: Any) -> Obj:
         """As always, with the CA by way of the proxy, and a Lease that is soon taken over."""
-        lease = {"duration": "6s", "renewEvery": "2s"}
+        lease = {"duration": "3s", "renewEvery": "1s"}
         config = super().configuration(*certificates, **{"lease": lease, **more})
         config["issuers"]["lab"] |= {
             "directory": self.ca.directory,

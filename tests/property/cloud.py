@@ -1,0 +1,404 @@
+"""
+A cluster in which everybody acts at random: operators, GitOps, two instances, an unwell cloud.
+
+Real core and hands over an API server and a CA in memory, as in ``tests/crash``. What happens is
+for the test to say; this keeps the books: what was done to whom, and what is never forgiven.
+"""
+
+from __future__ import annotations
+
+import base64
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from certbaton import pki
+from certbaton.apply import Applier
+from certbaton.cluster import Cluster, Kind
+from certbaton.cluster.answers import Asked
+from certbaton.cluster.services import TLS_SECRET
+from certbaton.model import (
+    EVERYWHERE,
+    CertificateSpec,
+    Instance,
+    IssuerSpec,
+    KeyType,
+    ObjectRef,
+    Policy,
+    ServiceSpec,
+    Sight,
+)
+from certbaton.observe import Observer
+from certbaton.ordering import Orders
+from certbaton.pki import PrivateKey
+from certbaton.reconcile import Reconciler
+from certbaton.targets.oci import OciTarget
+from crash.place import BAD_CERTIFICATE, FULL, Place
+from crash.world import INSTANCE, LIFETIME, Names, _decoded, _named
+from fakes.ca import DIRECTORY
+from fakes.x509 import hierarchy
+
+SECOND = Instance("certbaton", "elsewhere")
+HAND_MADE = ObjectRef("certbaton", "by-hand")
+MISSING = ObjectRef("certbaton", "never-was")
+DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
+# nobody wakes up more often than this: enough to see things, and quick
+STEP = timedelta(seconds=20)
+HORIZON = timedelta(days=36500)
+
+
+@dataclass
+class Life:
+    """One process of an instance."""
+
+    cluster: Cluster
+    reconciler: Reconciler
+    certificates: tuple[str, ...]
+
+
+@dataclass
+class Cloud(Place):
+    """Four Services: ``shop`` on two, ``mail`` on one; the other instance's ``web`` on two."""
+
+    services: int = 4
+    route: str = "outside"
+    policy: Policy = field(
+        default_factory=lambda: Policy(
+            keep_previous=0,
+            poll_listener=MINUTE,
+            renew_jitter=0,
+            backstop=6 * HOUR,
+        )
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        issuer = IssuerSpec("lab", DIRECTORY)
+
+        def spec(name: str, *numbers: int) -> CertificateSpec:
+            return CertificateSpec(
+                name=name,
+                names=(f"{name}.example.test",),
+                issuer=issuer,
+                solver="names",
+                key_type=KeyType.EC_P256,
+                services=tuple(ServiceSpec(self.targets[number - 1]) for number in numbers),
+            )
+
+        self.specs = {
+            INSTANCE: {"shop": spec("shop", 1, 2), "mail": spec("mail", 3)},
+            SECOND: {"web": spec("web", 2, 4)},
+        }
+        self.alive: dict[Instance, Life | None] = {INSTANCE: None, SECOND: None}
+        # what the place will not have: by the certificate's name there
+        self.bad: dict[str, tuple[frozenset[ObjectRef], str]] = {}
+        self.next_bad: dict[str, tuple[frozenset[ObjectRef], str]] = {}
+        self.full_until: dict[ObjectRef, datetime] = {}
+        self.stuck_until: dict[ObjectRef, datetime] = {}
+        self.not_after: dict[str, datetime] = {}
+        self.disturbed: dict[ObjectRef, datetime] = dict.fromkeys(self.targets, self.now)
+        self.credit: Counter[str] = Counter()
+        self.written: Counter[ObjectRef] = Counter()
+        self.touched: Counter[ObjectRef] = Counter()
+        self.began = self.now
+        self._hand_made()
+
+    # --- the cloud ---------------------------------------------------------------------
+
+    def _hand_made(self) -> None:
+        key = PrivateKey.generate(KeyType.EC_P256)
+        names = ("shop.example.test", "mail.example.test", "web.example.test")
+        chain = hierarchy().sign(
+            key.unwrapped.public_key(), names, self.now - DAY, self.now + 40 * DAY
+        )
+        data = {
+            "tls.crt": base64.b64encode(chain.encode()).decode(),
+            "tls.key": base64.b64encode(b"by hand").decode(),
+        }
+        body = {
+            "metadata": {"name": HAND_MADE.name, "namespace": HAND_MADE.namespace},
+            "type": "kubernetes.io/tls",
+            "data": data,
+        }
+        self.api.client("kubectl").create(Kind.SECRET, HAND_MADE.namespace, body)
+
+    def _sync(self, ref: ObjectRef, named: ObjectRef) -> str | None:
+        self._requests += 1
+        if self.now < self.full_until.get(ref, self.now):
+            return FULL.format(number=self._requests)
+        known = self.on_balancer[ref]
+        if named.name not in known:
+            secret = self._there(Kind.SECRET).get(named)
+            if secret is None:
+                return f"reading SSL Listener Secret: secrets {named.name!r} not found"
+            where, how = self.bad.get(named.name, (frozenset(), ""))
+            if ref in where and how == "400":
+                return BAD_CERTIFICATE.format(number=self._requests)
+            leaf = pki.leaf_of(_decoded(secret, "tls.crt"))
+            known[named.name] = leaf.sha256
+            self.not_after[leaf.sha256] = leaf.not_after
+        where, how = self.bad.get(named.name, (frozenset(), ""))
+        self._alerting[ref] = ref in where and how == "alert"
+        self.served[ref] = known[named.name]
+        return None
+
+    def _control(self) -> None:
+        there = self._there(Kind.SERVICE)
+        held = {
+            ref: at
+            for ref, at in self.changed_at.items()
+            if self.now < self.stuck_until.get(ref, self.now) or ref not in there
+        }
+        for ref in held:
+            del self.changed_at[ref]  # its controller is away
+        super()._control()
+        self.changed_at.update(held)
+
+    def look(
+        self, addresses: Sequence[str], ports: Sequence[int], name: str, timeout: float
+    ) -> tuple[Sight, ...]:
+        """What the listeners show; from inside, what the pods' plain ports answer."""
+        if self.route == "inside":
+            self._control()
+            return tuple(Sight(a, p, None, "no TLS", alert=True) for a in addresses for p in ports)
+        found: tuple[Sight, ...] = super().look(addresses, ports, name, timeout)  # type: ignore[no-untyped-call]
+        return found
+
+    # --- the books ---------------------------------------------------------------------
+
+    def _check(self) -> None:
+        """Called after each of our writes."""
+
+    def _api_hook(self, moment: str) -> Callable[[Asked], None]:
+        inner = super()._api_hook(moment)
+
+        def hook(asked: Asked) -> None:
+            inner(asked)
+            if moment != "after":
+                return
+            ref = ObjectRef(asked.namespace or "", asked.name or "")
+            if asked.kind is Kind.SERVICE and asked.verb == "apply":
+                self.written[ref] += 1
+                named = _named(self._there(Kind.SERVICE)[ref], ref)
+                if named not in self._there(Kind.SECRET):
+                    self.broken.append(f"{self.now}: we made {ref} name the missing {named}")
+            if asked.kind is not Kind.SECRET:
+                return
+            if asked.verb == "delete" and ref in self._references():
+                self.broken.append(f"{self.now}: we deleted {ref}, which is named")
+            if asked.verb == "create":
+                certificate = ref.name.rsplit("-", 2)[0]
+                if certificate in self.next_bad and "journal" not in ref.name:
+                    self.bad[ref.name] = self.next_bad.pop(certificate)
+
+        return hook
+
+    def _references(self) -> set[ObjectRef | None]:
+        return {_named(obj, ref) for ref, obj in self._there(Kind.SERVICE).items()}
+
+    def disturb(self, *refs: ObjectRef, until: datetime | None = None) -> None:
+        """Something was done to these Services: nothing is asked of them for some days."""
+        for ref in refs:
+            self.touched[ref] += 1
+            self.disturbed[ref] = max(self.disturbed[ref], until or self.now)
+
+    def holder(self, ref: ObjectRef) -> Instance | None:
+        """Whose name stands on tls-secret."""
+        obj = self._there(Kind.SERVICE).get(ref)
+        if obj is None:
+            return None
+        managed = obj["metadata"].get("managedFields") or []  # type: ignore[attr-defined]
+        for entry in managed:
+            fields = entry["fieldsV1"].get("f:metadata", {}).get("f:annotations", {})
+            if f"f:{TLS_SECRET}" in fields:
+                return Instance.of_field_manager(str(entry["manager"]))
+        return None
+
+    # --- processes -----------------------------------------------------------------------
+
+    def life(self, instance: Instance) -> Life:
+        """A new process: nothing is remembered but the cluster."""
+        self.lives += 1
+        specs = self.specs[instance]
+        api = self.api.client(str(instance))
+        api.before, api.after = self._api_hook("before"), self._api_hook("after")
+        targets = {service.ref for spec in specs.values() for service in spec.services}
+        cluster = Cluster(api, instance, targets, now=lambda: self.now)
+        target = OciTarget()
+        orders = Orders(
+            cluster,
+            self.ca.connect,
+            {"names": Names(self.answers)},
+            {DIRECTORY: IssuerSpec("lab", DIRECTORY)},
+            dict.fromkeys(specs, "names"),
+            policy=self.policy,
+            clock=lambda: self.now,
+            sleep=self._sleep,
+        )
+        applier = Applier(
+            cluster,
+            target,
+            orders,
+            policy=self.policy,
+            field_manager=instance.field_manager,
+            clock=lambda: self.now,
+        )
+        observer = Observer(cluster, target, route=self.route, look=self.look, policy=self.policy)
+        reconciler = Reconciler(
+            cluster,
+            observer,
+            applier,
+            orders,
+            specs,
+            self.policy,
+            lambda: self.now,
+            threading.Event(),
+        )
+        return Life(cluster, reconciler, tuple(specs))
+
+    def beat(self, instance: Instance) -> None:
+        """Renew the Lease of a living instance."""
+        ref = ObjectRef(instance.namespace, instance.release)
+        spec = {
+            "holderIdentity": "somebody",
+            "leaseDurationSeconds": 60,
+            "renewTime": self.now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        }
+        if (Kind.LEASE, ref) in self.api._world.objects:
+            self.api.merge(Kind.LEASE, ref, {"spec": spec})
+        else:
+            body = {"metadata": {"name": ref.name, "namespace": ref.namespace}, "spec": spec}
+            self.api.create(Kind.LEASE, ref.namespace, body)
+
+    def pass_time(self, span: timedelta) -> None:
+        """Let everybody work until *span* is over."""
+        end = self.now + span
+        while self.now < end:
+            wake = end
+            for instance, life in self.alive.items():
+                if instance not in self.running:
+                    continue
+                if life is None:
+                    life = self.alive[instance] = self.life(instance)
+                self.beat(instance)
+                for certificate in life.certificates:
+                    life.cluster.refresh()
+                    report = life.reconciler.turn(certificate)
+                    wake = min(wake, report.next_at or wake)
+                    for sentence in report.failed:
+                        if "unexpected" in sentence or "round in circles" in sentence:
+                            self.broken.append(f"{self.now}: {certificate}: {sentence}")
+            self._control()
+            self._look_for_outages()
+            self.now = max(wake, self.now + STEP)
+
+    running: frozenset[Instance] = frozenset({INSTANCE, SECOND})
+
+    def _look_for_outages(self) -> None:
+        """No listener serves what has run out, unless something was done to it of late."""
+        for ref in self.targets:
+            shown = self.served.get(ref)
+            if ref not in self._there(Kind.SERVICE) or self.now < self.disturbed[ref] + 9 * DAY:
+                continue
+            if shown is None or self.not_after.get(shown, self.now) < self.now:
+                self.broken.append(f"{self.now}: {ref} is out, and nobody had done anything to it")
+                self.disturbed[ref] = self.now
+
+    # --- what is never forgiven -------------------------------------------------------------
+
+    def false_rejections(self) -> list[str]:
+        """Versions that are marked as refused where no place had refused them."""
+        found = []
+        for instance in self.alive:
+            cluster = self.life(instance).cluster
+            cluster.refresh()
+            for version in cluster.store.versions():
+                where = {str(ref) for ref in self.bad.get(version.ref.name, (frozenset(), ""))[0]}
+                allowed = where | ({EVERYWHERE} if where else set())
+                found += [
+                    f"{version.ref} is refused at {key}: {why.why}"
+                    for key, why in version.rejected.items()
+                    if key not in allowed
+                ]
+        return found
+
+    def wasted(self) -> list[str]:
+        """Certificates that neither time, nor a change, a deletion or a refusal explains."""
+        rounds = 1 + (self.now - self.began) // (LIFETIME * 2 / 3 - DAY)
+        found = []
+        for specs in self.specs.values():
+            for name in specs:
+                issued = sum(f"{name}.example.test" in item.names for item in self.ca.issued)
+                if issued > rounds + self.credit[name]:
+                    found.append(
+                        f"{issued} orders for {name} in {rounds} rounds, {self.credit[name]} of "
+                        "which are explained"
+                    )
+        return found
+
+    def flip_flops(self) -> list[str]:
+        """Services that were written more often than what happened explains."""
+        found = []
+        for ref, times in self.written.items():
+            explained = 2 * len(self.ca.issued) + 6 * self.touched[ref] + 4 * len(self.bad) + 4
+            if times > explained:
+                found.append(f"{ref} was written {times} times, {explained} are explained")
+        return found
+
+    # --- everything is well again -------------------------------------------------------------
+
+    def heal(self) -> None:
+        """All that was done to the place ends; everybody lives, nothing is paused."""
+        self.full_until.clear()
+        self.stuck_until.clear()
+        self.next_bad.clear()
+        self.tells = True
+        self.running = frozenset(self.alive)
+        for ref in self.targets:
+            if ref in self._there(Kind.SERVICE):
+                self.annotate(ref, "kubectl", **{"certbaton.io/paused": None})
+        for instance, specs in self.specs.items():
+            for name, spec in specs.items():
+                specs[name] = replace(spec, paused=False)
+            self.alive[instance] = None
+
+    def annotate(self, ref: ObjectRef, manager: str, **changes: str | None) -> None:
+        """Somebody sets or takes away annotations of a Service."""
+        body = {"metadata": {"annotations": changes}}
+        self.api.client(manager).merge(Kind.SERVICE, ref, body)
+        if TLS_SECRET in changes:
+            self.changed_at[ref] = self.now
+
+    def settled(self) -> list[str]:
+        """What is not as it has to be once everything was well for long."""
+        found = []
+        secrets = self._there(Kind.SECRET)
+        for ref, obj in self._there(Kind.SERVICE).items():
+            named, holder = _named(obj, ref), self.holder(ref)
+            secret = secrets.get(named) if named else None
+            if secret is None or holder is None:
+                found.append(f"{ref} names {named}, held by {holder}")
+                continue
+            leaf = pki.leaf_of(_decoded(secret, "tls.crt"))
+            asked = [
+                spec.names
+                for spec in self.specs[holder].values()
+                if ref in {service.ref for service in spec.services}
+            ]
+            if leaf.names not in asked:
+                found.append(f"{ref} has {leaf.names}, and not {asked}")
+            if not leaf.not_before <= self.now < leaf.not_after:
+                found.append(f"{ref} names {named}, which is valid until {leaf.not_after}")
+            if self.served.get(ref) != leaf.sha256:
+                found.append(f"{ref} names {named}, and its listener serves something else")
+        return found
+
+    def shown(self, name: str) -> list[str]:
+        """Versions of a certificate that are there."""
+        return sorted(
+            ref.name
+            for ref, obj in self._there(Kind.SECRET).items()
+            if obj.get("type") == "kubernetes.io/tls" and ref.name.startswith(f"{name}-")
+        )
