@@ -38,7 +38,7 @@ LABEL org.opencontainers.image.title="certbaton" \
       org.opencontainers.image.licenses="Apache-2.0"
 # Nothing is installed in a running container.
 RUN python -m pip uninstall --yes --quiet --root-user-action=ignore setuptools wheel pip \
-    && rm -rf /usr/local/lib/python3*/ensurepip /root/.cache
+    && rm -rf /usr/local/lib/python3*/ensurepip "${HOME}/.cache"
 COPY --from=build /opt/certbaton /opt/certbaton
 ENV HOME=/tmp \
     PATH=/opt/certbaton/bin:$PATH \
