@@ -213,6 +213,12 @@ CASES: dict[str, Case] = {
     "what we wrote is gone, and what is left has other names": Case(
         [a_version("shop-2", names=NAMES[:1])], ObjectRef(HOME, "gone"), "shop-2"
     ),
+    "the same, and the newest that is left was refused": Case(
+        [a_version("shop-2", begins=NOW - 30 * DAY, names=NAMES[:1]), REFUSED],
+        ObjectRef(HOME, "gone"),
+        "shop-2",
+        journal=None,
+    ),
     "the same, and all that is left was refused": Case(
         [REFUSED], ObjectRef(HOME, "gone"), "shop-3", journal=None
     ),

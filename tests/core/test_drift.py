@@ -8,7 +8,9 @@ from datetime import datetime, timedelta
 import pytest
 
 from certbaton.model import (
+    Claim,
     Drift,
+    Instance,
     Journal,
     Leaf,
     NoteService,
@@ -150,6 +152,27 @@ def test_what_we_never_had_is_no_drift() -> None:
     found = planned(a_snapshot(fresh, services=[there]))
     assert kinds(found.actions) == ["NoteService", "Repoint"]
     assert not any("drift" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("how", ["written by this process", "undone before"])
+def test_what_we_wrote_before_it_was_proven_drifts_too(how: str) -> None:
+    """Somebody replaces the whole Service a second after each write: no proof, no entry of ours."""
+    fresh = a_version("shop-2", begins=NOW - 10 * DAY)
+    snapshot = a_snapshot(fresh, services=[a_service(names=ELSEWHERE, ours=False)])
+    if how == "undone before":
+        snapshot = replace(snapshot, journal=Journal(drift={str(SHOP): Drift(1, NOW - SECOND)}))
+    else:
+        snapshot = replace(snapshot, written=frozenset({SHOP}))
+    found = planned(snapshot)
+    assert any("drift" in note for note in found.notes)
+    assert found.actions == ()
+
+
+def test_what_another_instance_wrote_is_there_whether_we_may_look_or_not() -> None:
+    """Two that take over from each other do so with the pauses of drift."""
+    claim = Claim(Instance("second", "elsewhere"), NOW, asked=True)
+    snapshot = replace(world(PINNED), claims={SHOP: claim})
+    assert planned(snapshot).actions == ()
 
 
 def test_an_ordinary_step_of_ours_is_no_drift() -> None:

@@ -83,7 +83,7 @@ def test_a_paused_service_may_still_be_seen_to_serve() -> None:
 
 def test_a_paused_certificate_is_left_alone() -> None:
     """No order, no repoint, no deletion, whatever is due."""
-    old = a_version("shop-0", begins=NOW - 89 * DAY, marked_at=NOW - HOUR)
+    old = a_version("shop-0", begins=NOW - 89 * DAY, marked_at=NOW - HOUR, served={SHOP: "wire"})
     snapshot = a_snapshot(old, LATE, services=[a_service(names=old)])
     found = planned(snapshot, a_spec(paused=True))
     assert found.actions == ()

@@ -29,7 +29,7 @@ from crash.place import BAD_CERTIFICATE, FULL
 from crash.world import INSTANCE
 from property.cloud import DAY, HAND_MADE, HOUR, MINUTE, MISSING, SECOND, Cloud
 
-STORIES = int(os.environ.get("CERTBATON_STORIES", "12"))
+STORIES = int(os.environ.get("CERTBATON_STORIES", "25"))
 SEED = os.environ.get("CERTBATON_SEED")
 
 SERVICES = [ObjectRef(f"team-{number}", "shop") for number in (1, 2, 3, 4)]

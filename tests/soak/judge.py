@@ -177,8 +177,14 @@ def wasted(
 
 def _explained(version: Version, before: Version, windows: Sequence[Window]) -> bool:
     at = version.issued + 1  # whole seconds
-    # The daemon's clock may have been ahead when it made the order.
-    jumps = [w.offset for w in windows if w.begin <= at and version.issued <= w.end + 30]
+    # The daemon's clock may have been ahead when it made the order; further than that, by the
+    # API server's clock, it may order nothing.
+    limit = max(2.0, min(300.0, (before.expires - before.issued) / 20)) + 1
+    jumps = [
+        w.offset
+        for w in windows
+        if w.offset <= limit and w.begin <= at and version.issued <= w.end + 30
+    ]
     if at + max([0.0, *jumps]) >= before.due:
         return True
     if before.deleted is not None and before.deleted <= at:

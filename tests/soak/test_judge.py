@@ -53,7 +53,7 @@ def test_what_explains_a_certificate() -> None:
     first = version(1, 0)
     for second, windows in (
         (version(2, 60), []),
-        (version(2, 30), [Window("clock-ahead", 25, 31, offset=40)]),
+        (version(2, 55), [Window("clock-ahead", 50, 56, offset=6)]),
     ):
         both = [first, second]
         assert wasted(["solo"], both, signed(*both), windows, []) == []
@@ -62,6 +62,8 @@ def test_what_explains_a_certificate() -> None:
         assert wasted(["solo"], both, signed(*both), [], []) == []
     both = [first, version(2, 30)]
     assert len(wasted(["solo"], both, signed(*both), [], [])) == 1
+    wrong = [Window("clock-ahead", 25, 31, offset=40)]  # by more than may be acted on
+    assert len(wasted(["solo"], both, signed(*both), wrong, [])) == 1
 
 
 def test_a_certificate_that_nobody_stored_is_wasted_unless_the_ca_forgot_it() -> None:

@@ -150,10 +150,7 @@ def answers_for(
         return False  # a Service that an operator wants taken away is not left for its leaf's sake
     valid = leaf.not_before <= now < leaf.not_after
     names = set(leaf.names)
-    covered = all(
-        name in names or (not name.startswith("*.") and f"*.{name.partition('.')[2]}" in names)
-        for name in spec.names
-    )
+    covered = all(name in names or f"*.{name.partition('.')[2]}" in names for name in spec.names)
     return valid and covered and not leaf.self_signed and suits(leaf, snapshot, ref)
 
 
