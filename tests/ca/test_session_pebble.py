@@ -14,7 +14,6 @@ import pytest
 
 from ca.advance_contract import AdvanceContract, begin
 from certbaton import failpoints
-from certbaton.ca import net
 from certbaton.ca.order import Issued
 from certbaton.ca.session import Session
 from certbaton.errors import CaUnavailable, ConfigurationError
@@ -164,12 +163,8 @@ def test_a_ca_that_is_not_trusted_is_told_from_a_wrong_bundle(
         Session(IssuerSpec("p", world.issuer.directory, missing), key).new_account()
 
 
-def test_half_of_all_nonces_rejected_costs_no_request(
-    answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_half_of_all_nonces_rejected_costs_no_request(answers: Answers, tmp_path: Path) -> None:
     """The nonce that came with the refusal is used; a HEAD is never needed again."""
-    # Ten rejections in a row come once in a thousand requests here: too often for a test.
-    monkeypatch.setattr(net, "NONCE_TRIES", 40)
     with Pebble(tmp_path, http_port=answers.port, nonce_reject=50) as pebble:
         world = PebbleWorld(pebble, answers)
         first = begin(world, "nonce0.example.com")

@@ -16,6 +16,7 @@ import pytest
 
 from chaos.cases import PROFILES, SHORT_S, Case, Cases, Family
 from lab.chaos import ApiProxy, ChaosWorld, WireFault
+from lab.chaos.faults import Kind
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
@@ -34,36 +35,41 @@ def hold(api: ApiProxy) -> None:
     api.hold_watches(4)
 
 
+def bad(kind: Kind, methods: tuple[str, ...] = ()) -> tuple[WireFault, ...]:
+    """So often, but no more: chance could let one step fail until its back-off is minutes."""
+    return (WireFault(kind, 0.4, methods=methods, times=12),)
+
+
+def with_and_without_retry_after(kind: Kind) -> tuple[WireFault, ...]:
+    return WireFault(kind, 0.25, times=6), WireFault(kind, 0.25, seconds=1, times=6)
+
+
 def families() -> dict[str, Family]:
     """New faults: they count."""
     return {
         "api-delayed": Family(
             (WireFault("delay-before", 0.3, seconds=1), WireFault("delay-after", 0.5, seconds=1))
         ),
-        "api-cut": Family((WireFault("cut-before", 0.4),)),
-        "api-lost-answer": Family((WireFault("cut-after", 0.5, methods=WRITES),)),
-        "api-409": Family((WireFault("conflict", 0.4, methods=CHANGES),)),
+        "api-cut": Family(bad("cut-before")),
+        "api-lost-answer": Family(bad("cut-after", WRITES)),
+        "api-409": Family(bad("conflict", CHANGES)),
         "api-410": Family(
             (
                 WireFault("gone", watches=True, times=4),
                 WireFault("gone", 0.5, methods=("GET",), times=4),
             )
         ),
-        "api-429": Family((WireFault("too-many", 0.25), WireFault("too-many", 0.25, seconds=1))),
-        "api-500": Family((WireFault("error", 0.4),)),
-        "api-500-carried-out": Family((WireFault("error-after", 0.5, methods=WRITES),)),
-        "api-503": Family(
-            (WireFault("unavailable", 0.25), WireFault("unavailable", 0.25, seconds=1))
-        ),
+        "api-429": Family(with_and_without_retry_after("too-many")),
+        "api-500": Family(bad("error")),
+        "api-500-carried-out": Family(bad("error-after", WRITES)),
+        "api-503": Family(with_and_without_retry_after("unavailable")),
         "watches-dropped": Family(done=drop),
         "watches-stale": Family(done=hold),
         "ca-half-the-nonces": Family(ca=(WireFault("bad-nonce", 0.5, methods=("POST",)),)),
-        "ca-lost-answer": Family(ca=(WireFault("cut-after", 0.4, methods=("POST",)),)),
-        "ca-cut": Family(ca=(WireFault("cut-before", 0.4),)),
-        "ca-429": Family(ca=(WireFault("too-many", 0.25), WireFault("too-many", 0.25, seconds=1))),
-        "ca-503": Family(
-            ca=(WireFault("unavailable", 0.25), WireFault("unavailable", 0.25, seconds=1))
-        ),
+        "ca-lost-answer": Family(ca=bad("cut-after", ("POST",))),
+        "ca-cut": Family(ca=bad("cut-before")),
+        "ca-429": Family(ca=with_and_without_retry_after("too-many")),
+        "ca-503": Family(ca=with_and_without_retry_after("unavailable")),
     }
 
 

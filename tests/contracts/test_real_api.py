@@ -22,6 +22,7 @@ from certbaton.cluster import Api, Cluster, Kind
 from certbaton.errors import ClusterUnavailable, ConfigurationError, PermanentError
 from certbaton.model import Instance, ObjectRef
 from fakes.x509 import hierarchy
+from lab.chaos import ApiProxy, WireFault, through
 from lab.controlplane import ControlPlane
 
 pytestmark = pytest.mark.servers
@@ -102,6 +103,21 @@ def test_nobody_there_is_unavailable(control_plane: ControlPlane, tmp_path: Path
     with pytest.raises(ClusterUnavailable, match="refused"):
         api.read(Kind.SERVICE, SHOP)
     api.close()
+
+
+def test_an_overloaded_server_says_when_to_come_again(
+    control_plane: ControlPlane, tmp_path: Path
+) -> None:
+    """It is told as what it is, not as a server that cannot be reached, and asked once."""
+    overloaded = WireFault("unavailable", seconds=30)
+    with ApiProxy(tmp_path, control_plane.url, control_plane.ca) as proxy:
+        api = Api.connect(str(through(control_plane.kubeconfig_admin, proxy)))
+        with proxy.misbehaving(overloaded), pytest.raises(ClusterUnavailable, match="503") as told:
+            api.read(Kind.SERVICE, SHOP)
+        api.close()
+    assert told.value.retry_at is not None
+    assert told.value.retry_at > datetime.now(UTC) + timedelta(seconds=20)
+    assert overloaded.met == 1
 
 
 def test_a_certificate_of_another_authority_is_unavailable(

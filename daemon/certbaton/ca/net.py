@@ -38,7 +38,8 @@ from certbaton.pki import PrivateKey
 USER_AGENT: Final = f"certbaton/{version('certbaton')}"
 CONNECT_TIMEOUT: Final = 10.0
 MAX_ANSWER: Final = 1024 * 1024
-NONCE_TRIES: Final = 10
+# At a CA that refuses every second nonce, one request in a million fails for it.
+NONCE_TRIES: Final = 20
 NONCE_IDLE: Final = 300.0
 _MAX_REDIRECTS: Final = 3
 BAD_PROXY: Final = (

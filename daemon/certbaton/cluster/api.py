@@ -39,9 +39,17 @@ READ_TIMEOUT = 30.0
 PAGE = 500
 MERGE_PATCH = "application/merge-patch+json"
 
-# A write is never repeated here: whether it was carried out is for the next look to say.
+# A write is never repeated here: whether it was carried out is for the next look to say. An
+# answer with a Retry-After is an answer: urllib3 would make an unreachable server of it.
 _RETRIES = urllib3.Retry(
-    total=2, connect=1, read=1, redirect=0, status=0, other=0, allowed_methods={"GET"}
+    total=2,
+    connect=1,
+    read=1,
+    redirect=0,
+    status=0,
+    other=0,
+    allowed_methods={"GET"},
+    respect_retry_after_header=False,
 )
 
 # Errors whose text speaks of addresses and handshakes only.
