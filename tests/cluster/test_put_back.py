@@ -131,7 +131,7 @@ def test_a_hand_made_leaf_is_read_now_and_then(
 ) -> None:
     """One request in ten minutes."""
     clock = timedelta(days=1)
-    monkeypatch.setattr("certbaton.cluster.store.time.monotonic", lambda: clock.total_seconds())
+    monkeypatch.setattr("certbaton.cluster.foreign.time.monotonic", lambda: clock.total_seconds())
     assert store.foreign_leaf(HAND_MADE) is None
     hand_made(api, chain(key()))
     api.requests.clear()

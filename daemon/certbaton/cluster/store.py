@@ -11,23 +11,23 @@ already holds what is there now (one more read), so that looking again helps.
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Final
 
 from certbaton import pki
 from certbaton.cluster import codec, records
 from certbaton.cluster.cache import WatchCache
 from certbaton.cluster.contract import AlreadyExists, Kind, KubeApi, Obj, ref_of, version_of
+from certbaton.cluster.foreign import ForeignLeaves
 from certbaton.cluster.records import AccountRecord, JournalRecord, Record, VersionRecord
-from certbaton.errors import CertbatonError, Conflict, ObjectGone, PermanentError
+from certbaton.cluster.writes import SecretWrites
+from certbaton.errors import CertbatonError, ObjectGone, PermanentError
 from certbaton.model import (
     Account,
     Instance,
     Journal,
-    Leaf,
     ObjectRef,
     Proof,
     Rejection,
@@ -35,15 +35,12 @@ from certbaton.model import (
 )
 from certbaton.pki import PrivateKey
 
-T = TypeVar("T")
-
 
 class _Keep:
     """Says: leave this as it is."""
 
 
 KEEP: Final = _Keep()
-FOREIGN_SECONDS: Final = 600.0
 
 
 class Store:
@@ -62,7 +59,8 @@ class Store:
             project=self._project,
         )
         self._known: dict[ObjectRef, VersionRecord] = {}
-        self._foreign: dict[ObjectRef, tuple[float, Leaf | None]] = {}
+        self._secrets = SecretWrites(api, instance.namespace, self.cache)
+        self.foreign_leaf = ForeignLeaves(api, instance).leaf
 
     # --- reading: no request, unless it says live --------------------------------------
 
@@ -130,26 +128,6 @@ class Store:
             self._known.pop(ref, None)
         return frozenset(ref for ref in self._known if ref not in there)
 
-    def foreign_leaf(self, ref: ObjectRef) -> Leaf | None:
-        """
-        The leaf of a Secret that is not ours, if it may be read: in our own namespace.
-
-        One request in ten minutes for each; None where it is not there or not readable, and for a
-        version of ours that a person took out of use by its label.
-        """
-        if ref.namespace != self._namespace:
-            return None
-        at, leaf = self._foreign.get(ref, (0.0, None))
-        if not at or time.monotonic() - at > FOREIGN_SECONDS:
-            try:
-                obj = self._api.read(Kind.SECRET, ref)
-                chain = records.decode(obj, records.TLS_CRT)
-                leaf = pki.leaf_of(chain) if chain and not self._retired(obj) else None
-            except (ObjectGone, PermanentError):
-                leaf = None
-            self._foreign[ref] = time.monotonic(), leaf
-        return leaf
-
     # --- versions ----------------------------------------------------------------------
 
     def put_back(self, ref: ObjectRef) -> SecretVersion:
@@ -158,7 +136,7 @@ class Store:
         if known is None or not known.body:
             raise PermanentError(f"the content of Secret {ref} is not known any more")
         try:
-            answer = self._write(
+            answer = self._secrets.guarded(
                 ref, lambda: self._api.create(Kind.SECRET, self._namespace, known.body)
             )
         except AlreadyExists:
@@ -242,13 +220,13 @@ class Store:
         if not isinstance(marked_at, _Keep):
             changes[records.MARKED] = codec.write_time(marked_at) if marked_at else None
         return self._version(
-            self._merge(version.ref, version.resource_version, {}, annotations=changes)
+            self._secrets.merge(version.ref, version.resource_version, {}, annotations=changes)
         )
 
     def delete_version(self, version: SecretVersion) -> None:
         """Delete it if it still is exactly as *version* says; gone is fine too. One request."""
         with contextlib.suppress(ObjectGone):
-            self._write(
+            self._secrets.guarded(
                 version.ref,
                 lambda: self._api.delete(
                     Kind.SECRET, version.ref, version.uid, version.resource_version
@@ -290,9 +268,9 @@ class Store:
                 raise PermanentError(known.problem)
             base = known.resource_version
         if base:
-            answer = self._merge(ref, base, data)
+            answer = self._secrets.merge(ref, base, data)
         else:
-            answer = self._create(
+            answer = self._secrets.create(
                 ref, records.labels(records.JOURNAL, self._instance, certificate), data
             )
         return replace(journal, resource_version=version_of(answer))
@@ -313,7 +291,7 @@ class Store:
         }
         # The Conflict has made the cache look at what is there.
         with contextlib.suppress(AlreadyExists):
-            self._create(ref, records.labels(records.ACCOUNT, self._instance), data)
+            self._secrets.create(ref, records.labels(records.ACCOUNT, self._instance), data)
         record = self._account(directory)
         if record is None or record.account is None or record.problem is not None:
             raise PermanentError(
@@ -328,16 +306,10 @@ class Store:
         """Note the URL that newAccount answered; None when the CA forgot it. One request."""
         ref = ObjectRef(self._namespace, records.account_name(account.directory, self._instance))
         data: dict[str, str | None] = {records.ACCOUNT: codec.write_account(account.directory, url)}
-        answer = self._merge(ref, account.resource_version, data)
+        answer = self._secrets.merge(ref, account.resource_version, data)
         return replace(account, url=url, resource_version=version_of(answer))
 
     # --- inside ------------------------------------------------------------------------
-
-    def _retired(self, obj: Obj) -> bool:
-        """Say whether somebody took ``certbaton.io/kind`` from a Secret of ours."""
-        found = obj["metadata"].get("labels") or {}
-        ours = found.get(records.INSTANCE) == records.label(str(self._instance))
-        return ours and records.KIND not in found
 
     def _project(self, obj: Obj, before: Record | None) -> Record | None:
         record = records.project(obj, before, self._instance)
@@ -360,55 +332,6 @@ class Store:
         name = records.account_name(directory, self._instance)
         record = self.cache.get(ObjectRef(self._namespace, name))
         return record if isinstance(record, AccountRecord) else None
-
-    def _create(self, ref: ObjectRef, labels: dict[str, str], data: dict[str, str | None]) -> Obj:
-        content = {name: value for name, value in data.items() if value is not None}
-        body = records.secret(ref, labels, content)
-        try:
-            answer = self._write(ref, lambda: self._api.create(Kind.SECRET, self._namespace, body))
-        except AlreadyExists:
-            if self.cache.get(ref) is None:
-                raise PermanentError(
-                    f"a Secret {ref} is in the way that does not carry this instance's labels;"
-                    " delete or rename it"
-                ) from None
-            raise
-        self.cache.learn(answer)
-        return answer
-
-    def _merge(
-        self,
-        ref: ObjectRef,
-        resource_version: str,
-        data: Mapping[str, str | None],
-        annotations: Mapping[str, str | None] | None = None,
-    ) -> Obj:
-        """Change parts of a Secret; None removes. Whatever isn't named stays as it is."""
-        body: Obj = {"metadata": {"resourceVersion": resource_version}}
-        if annotations:
-            body["metadata"]["annotations"] = dict(annotations)
-        if data:
-            body["data"] = {
-                name: None if value is None else records.encode(value)
-                for name, value in data.items()
-            }
-        answer = self._write(ref, lambda: self._api.merge(Kind.SECRET, ref, body))
-        self.cache.learn(answer)
-        return answer
-
-    def _write(self, ref: ObjectRef, write: Callable[[], T]) -> T:
-        """Do it; after a Conflict, learn what is there before saying so."""
-        known = self.cache.uid(ref)
-        try:
-            return write()
-        except ObjectGone:
-            if known:
-                self.cache.forget(ref, known)
-            raise
-        except Conflict:
-            with contextlib.suppress(CertbatonError):
-                self.cache.learn(self._api.read(Kind.SECRET, ref))
-            raise
 
 
 def _sorted(versions: Iterable[SecretVersion]) -> tuple[SecretVersion, ...]:
