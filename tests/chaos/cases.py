@@ -29,8 +29,8 @@ Obj = dict[str, Any]
 
 # What is to be renewed lives so long, and is due after some of it; what comes then is not due
 # again before a test is over, however slow the machine is.
-SHORT_S, LONG_S = 60, 3600
-DUE_AFTER = 0.4
+SHORT_S, LONG_S = 240, 3600
+DUE_AFTER = 0.1
 PROFILES = {"lab": SHORT_S, "day": LONG_S}
 POLICY = {
     "renewLeftShort": 1 - DUE_AFTER,
