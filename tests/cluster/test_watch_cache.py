@@ -215,6 +215,28 @@ def test_a_store_put_back_from_a_backup_is_believed(api: FakeApi, words: Words) 
     assert words.items() == {ONE: "before"}
 
 
+def test_a_store_put_back_while_the_server_was_away_for_a_moment_is_noticed(
+    api: FakeApi, words: Words
+) -> None:
+    """A watch from a resourceVersion of the future is silent: only a list can tell."""
+    for name in ("one", "two"):
+        api.create(Kind.SECRET, "a", body(name, "after"))
+    api._world.number = 50
+    words.start()
+    eventually(lambda: words.synced)
+
+    def once(asked: Asked) -> None:
+        api.before = lambda asked: None
+        api._world.number = 0
+        api._world.objects.clear()
+        api.create(Kind.SECRET, "a", body("one", "before"))
+        raise ClusterUnavailable("connection refused")
+
+    api.before = once
+    api.end_watches()
+    eventually(lambda: words.items() == {ONE: "before"})
+
+
 def test_watches_of_different_caches_end_at_different_times(api: FakeApi) -> None:
     """Between five and ten minutes, the same at every start."""
     seconds = {

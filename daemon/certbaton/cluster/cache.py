@@ -293,6 +293,9 @@ class WatchCache(Generic[T]):
                 if failures == 1:
                     continue  # the ordinary case: listing anew helps, at once
             except CertbatonError as error:
+                # While it was away its store may have been put back from a backup, and a watch
+                # from a resourceVersion of the future is answered with silence.
+                self._position = None
                 self._failed(error)
                 failures += 1
             except Exception as error:  # noqa: BLE001  a loop that ends silently is worse
