@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import TypeAlias, TypeVar
 
 from certbaton.cluster.answers import Answer, Asked, error_for
@@ -94,18 +95,18 @@ class FakeApi:
 
     def all(self, kind: Kind) -> dict[ObjectRef, Obj]:
         """Every object of *kind*, without a request."""
+        return {ref_of(obj): obj for obj in self._those(kind, lambda obj: True)}
+
+    def _those(self, kind: Kind, chosen: Callable[[Obj], bool]) -> list[Obj]:
         with self._world.changed:
-            return {
-                ref: copy.deepcopy(obj)
-                for (of, ref), obj in sorted(self._world.objects.items(), key=lambda i: i[0][1])
-                if of is kind
-            }
+            found = [(ref, obj) for (of, ref), obj in self._world.objects.items() if of is kind]
+            return [rules.copied(obj) for _, obj in sorted(found, key=itemgetter(0)) if chosen(obj)]
 
     def set_status(self, kind: Kind, ref: ObjectRef, status: Obj) -> Obj:
         """Write the subresource ``status``, as a cloud's controller does."""
         with self._world.changed:
             before = self._get(Asked("merge", kind, ref.namespace, ref.name))
-            after = copy.deepcopy(before)
+            after = rules.copied(before)
             after["status"] = status
             return self._store(kind, before, after)
 
@@ -136,7 +137,7 @@ class FakeApi:
 
     def read(self, kind: Kind, ref: ObjectRef) -> Obj:
         asked = Asked("read", kind, ref.namespace, ref.name)
-        return self._request(asked, lambda: copy.deepcopy(self._get(asked)))
+        return self._request(asked, lambda: rules.copied(self._get(asked)))
 
     def list(
         self,
@@ -166,8 +167,7 @@ class FakeApi:
         chosen = rules.selector(namespace, label_selector, field_selector)
 
         def snapshot() -> Page:
-            found = [obj for obj in self.all(kind).values() if chosen(obj)]
-            return found, str(self._world.number)
+            return self._those(kind, chosen), str(self._world.number)
 
         items, version = self._request(asked, snapshot)
         yield items[: self._page], version
@@ -182,7 +182,7 @@ class FakeApi:
         def act() -> Obj:
             if (kind, ref) in self._world.objects:
                 raise self._refuse(asked, 409, "AlreadyExists")
-            obj = copy.deepcopy(body)
+            obj = rules.copied(body)
             obj["metadata"] |= {
                 "namespace": namespace,
                 "uid": str(uuid.uuid4()),
@@ -211,12 +211,12 @@ class FakeApi:
                 assert "uid" in body["metadata"], "it would be created: not a thing certbaton wants"
                 raise self._refuse(asked, 409, "Conflict")
             self._precondition(asked, before, body["metadata"])
-            after = copy.deepcopy(before)
-            content = rules.defaulted(kind, copy.deepcopy(body))
+            after = rules.copied(before)
+            content = rules.defaulted(kind, rules.copied(body))
             owners = copy.deepcopy(self._owners(before))
             changed, _ = applied(owners, after, content, field_manager, self._world.now())
             if not changed:
-                return copy.deepcopy(before)
+                return rules.copied(before)
             self._check(asked, before, after)
             self._world.managers[uid_of(before)] = owners
             return self._store(kind, before, after)
@@ -230,7 +230,7 @@ class FakeApi:
             before = self._get(asked)
             self._precondition(asked, before, {"uid": uid, "resourceVersion": resource_version})
             self._world.number += 1
-            after = copy.deepcopy(before)
+            after = rules.copied(before)
             after["metadata"]["resourceVersion"] = str(self._world.number)
             del self._world.objects[kind, ref]
             self._publish(_Change(self._world.number, kind, after, None))
@@ -300,7 +300,7 @@ class FakeApi:
     def _update(self, asked: Asked, change: Callable[[Obj], Obj]) -> Obj:
         def act() -> Obj:
             before = self._get(asked)
-            after = copy.deepcopy(change(copy.deepcopy(before)))
+            after = rules.copied(change(rules.copied(before)))
             wanted = after.get("metadata") or {}
             self._precondition(asked, before, wanted)
             kept = ("uid", "creationTimestamp", "name", "namespace", "resourceVersion")
@@ -308,10 +308,10 @@ class FakeApi:
             after["metadata"]["managedFields"] = before["metadata"].get("managedFields", [])
             after["apiVersion"], after["kind"] = before["apiVersion"], before["kind"]
             if "status" in before:
-                after["status"] = copy.deepcopy(before["status"])
+                after["status"] = rules.copied(before["status"])
             self._check(asked, before, after)
             if after == before:
-                return copy.deepcopy(before)
+                return rules.copied(before)
             owners = self._owners(before)
             updated(owners, flatten(before), flatten(after), self._manager, self._world.now())
             return self._store(asked.kind, before, after)
@@ -327,7 +327,7 @@ class FakeApi:
         ]
         self._world.objects[kind, ref_of(after)] = after
         self._publish(_Change(self._world.number, kind, before, after))
-        return copy.deepcopy(after)
+        return rules.copied(after)
 
     def _publish(self, change: _Change) -> None:
         self._world.history.append(change)
@@ -383,9 +383,9 @@ class FakeWatch:
             was = change.before is not None and self._chosen(change.before)
             is_ = change.after is not None and self._chosen(change.after)
             if is_:
-                return ("MODIFIED" if was else "ADDED"), copy.deepcopy(change.after or {})
+                return ("MODIFIED" if was else "ADDED"), rules.copied(change.after or {})
             if was:
-                last = copy.deepcopy(change.before or {})
+                last = rules.copied(change.before or {})
                 last["metadata"]["resourceVersion"] = str(change.number)
                 return "DELETED", last
         if self._bookmarks != self._world.bookmarks:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
 from certbaton.cluster.contract import Kind
 
 Obj = dict[str, Any]
+
+
+def copied(obj: Obj) -> Obj:
+    """A deep copy of what JSON can say, several times as quick as copy.deepcopy."""
+    return {key: _copied(value) for key, value in obj.items()}
+
+
+def _copied(tree: Any) -> Any:
+    if type(tree) is dict:
+        return copied(tree)
+    if type(tree) is list:
+        return [_copied(value) for value in tree]
+    return tree
 
 
 def selector(
@@ -52,7 +64,7 @@ def _field(obj: Obj, path: str) -> Any:
 def merged(obj: Any, patch: Any) -> Any:
     """JSON merge patch (RFC 7386)."""
     if not isinstance(patch, dict):
-        return copy.deepcopy(patch)
+        return copied(patch)
     result = dict(obj) if isinstance(obj, dict) else {}
     for key, value in patch.items():
         if value is None:
