@@ -14,7 +14,7 @@ from e2e.harness import Certbaton, Ended, leaf_hash, name_of, proofs, served_lea
 from lab.kube import KubeError
 from lab.pebble import Pebble
 from lab.process import Process
-from lab.world import NAMESPACE, World
+from lab.world import NAMESPACE, TLS_SECRET, World
 
 pytestmark = pytest.mark.servers
 
@@ -343,10 +343,10 @@ def test_the_api_server_may_be_restarted_in_the_middle(calm_world: World, slow_c
         calm_world.plane.restart_apiserver(kill=True)
         until(lambda: served(daemon), f"it did not go on:\n{daemon.log_tail()}", 90)
         assert "Traceback" not in daemon.log.read_text()
-        # The watches live: what changes now is heard of.
+        # The watches live: what changes now is heard of, and put right at once.
         calm_world.plane.kubectl(
             *("annotate", "service", "restarted", "-n", "shop", "--overwrite"),
-            "service.beta.kubernetes.io/oci-load-balancer-tls-secret=by-hand",
+            f"{TLS_SECRET}={NAMESPACE}/there-is-none",
         )
         until(lambda: served(daemon), f"the watch is dead:\n{daemon.log_tail()}", 60)
     assert slow_ca.certificates_issued() == issued + 1
