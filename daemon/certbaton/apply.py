@@ -20,6 +20,7 @@ from certbaton.model import (
     CloseOrder,
     DeleteVersion,
     EnsureAccount,
+    GiveUp,
     MarkForDeletion,
     MarkServed,
     NoteService,
@@ -112,6 +113,8 @@ class Applier:
                 return self._mark_served(action)
             case Reject():
                 return self._reject(action)
+            case GiveUp():
+                return self._give_up(action)
             case NoteService(service=service, why=why, drift_rounds=rounds):
                 self._orders.note_service(action)
                 told = Announcement(service, "CertificateDrift", why, warning=True)
@@ -162,6 +165,16 @@ class Applier:
         body = self._target.body(state, service, action.reference)
         self._cluster.services.apply(service.ref, body, self._field_manager)
         return Applied()
+
+    def _give_up(self, action: GiveUp) -> Applied:
+        self._cluster.store.foreign.check_absent(action.reference)
+        state = self._cluster.services.service(action.service)
+        if state is None:
+            raise Conflict(f"Service {action.service} is gone")
+        self._cluster.services.merge(action.service, self._target.without_secret(state))
+        return Applied(
+            (Announcement(action.service, "CertificateMissing", action.why, warning=True),)
+        )
 
     def _look_at(self, certificate: str, version: SecretVersion) -> None:
         """Make sure that *version* is there and unmarked, now."""

@@ -117,6 +117,13 @@ class Observer:
             listeners=listeners,
             references=references,
             foreign=self._foreign(bindings, by_ref, journals.get(certificate)),
+            absent=frozenset(
+                binding.reference
+                for binding in bindings.values()
+                if binding.reference
+                and binding.reference not in by_ref
+                and cluster.store.foreign.absent(binding.reference)
+            ),
             remembered=cluster.store.remembered(references),
             written=cluster.services.written,
             window_opens_at=opens_at(spec.windows, now) if spec else None,
@@ -169,7 +176,7 @@ class Observer:
             named |= {reference(originals.get(str(ref)), ref.namespace) for ref in bindings}
         found = {}
         for ref in named:
-            leaf = self._cluster.store.foreign_leaf(ref) if ref and ref not in ours else None
+            leaf = self._cluster.store.foreign.leaf(ref) if ref and ref not in ours else None
             if ref and leaf is not None:
                 found[ref] = leaf
         return found

@@ -132,15 +132,15 @@ def test_a_hand_made_leaf_is_read_now_and_then(
     """One request in ten minutes."""
     clock = timedelta(days=1)
     monkeypatch.setattr("certbaton.cluster.foreign.time.monotonic", lambda: clock.total_seconds())
-    assert store.foreign_leaf(HAND_MADE) is None
+    assert store.foreign.leaf(HAND_MADE) is None
     hand_made(api, chain(key()))
     api.requests.clear()
-    assert store.foreign_leaf(HAND_MADE) is None, "asked a moment ago"
+    assert store.foreign.leaf(HAND_MADE) is None, "asked a moment ago"
     assert api.requests == []
     clock += timedelta(seconds=601)
-    leaf = store.foreign_leaf(HAND_MADE)
+    leaf = store.foreign.leaf(HAND_MADE)
     assert leaf is not None and leaf.names == ("a.example",)
-    assert store.foreign_leaf(HAND_MADE) == leaf
+    assert store.foreign.leaf(HAND_MADE) == leaf
     assert [asked.verb for asked in api.requests] == ["read"]
 
 
@@ -148,12 +148,12 @@ def test_a_hand_made_leaf_is_read_now_and_then(
 def test_one_that_is_broken_is_none(api: FakeApi, store: Store, text: str) -> None:
     """It counts as due."""
     hand_made(api, text)
-    assert store.foreign_leaf(HAND_MADE) is None
+    assert store.foreign.leaf(HAND_MADE) is None
 
 
 def test_one_elsewhere_is_not_asked_for(api: FakeApi, store: Store) -> None:
     """We have no rights there."""
     hand_made(api, chain(key()), "shop")
     api.requests.clear()
-    assert store.foreign_leaf(ObjectRef("shop", HAND_MADE.name)) is None
+    assert store.foreign.leaf(ObjectRef("shop", HAND_MADE.name)) is None
     assert api.requests == []

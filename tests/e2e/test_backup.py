@@ -1,8 +1,5 @@
 """
-A cluster whose etcd is put back from a backup, under a daemon that goes on running.
-
-The names of then are back, what came since is gone, and resourceVersions start again in the past:
-what the daemon remembers is of a future that never was.
+What people put back from backups: a whole cluster, or Services alone in a new one.
 """
 
 from __future__ import annotations
@@ -14,7 +11,7 @@ import pytest
 from e2e.harness import name_of
 from e2e.running import Running
 from lab.oci.faults import Faults
-from lab.world import NAMESPACE, World
+from lab.world import NAMESPACE, SSL_PORTS, TLS_SECRET, World
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(240)]
 
@@ -33,20 +30,48 @@ POLICY = {
 LOST_REVISIONS = 300
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def world() -> Iterator[World]:
     with World(
-        lifetime=LIFETIME_S, poll_interval=0.2, interruption=0.1, workers=3, faults=Faults()
+        lifetime=LIFETIME_S,
+        poll_interval=0.2,
+        interruption=0.1,
+        dns=True,
+        workers=3,
+        faults=Faults(),
     ) as world:
         world.install(world.configuration())
         yield world
+
+
+def test_a_restored_service_gets_its_load_balancer_back_before_its_certificate(
+    world: World,
+) -> None:
+    """
+    It names a version that is nowhere, so Oracle's controller makes no load balancer for it; and
+    without one there is no port 80 for the challenge.
+    """
+    world.add_service(
+        "shop",
+        "restored",
+        annotations={TLS_SECRET: f"{NAMESPACE}/restored-20250101-0123456789", SSL_PORTS: "443"},
+        wait=False,
+    )
+    entry = world.certificate("restored", ["restored.example.test"], [("shop", "restored")])
+    with Running(world, "restored", entry, policy={**POLICY, "backOff": ["5s"]}) as running:
+        world.set_a("restored.example.test", world.address_of("shop", "restored"))
+        running.wait_whole("restored")
+        (given_up,) = running.done("GiveUp", "restored")
+        assert "restored-20250101-0123456789" in given_up["why"]
 
 
 def test_a_cluster_that_is_put_back_from_a_backup_ends_with_the_newest_served(
     world: World,
 ) -> None:
     """
-    Under a running daemon, and once more with one that starts afterwards.
+    Under a running daemon, and once more with one that starts afterwards. The names of then are
+    back, what came since is gone, and resourceVersions start again in the past: what the daemon
+    remembers is of a future that never was.
 
     The version of the backup is named, and due. What came after it is made again from memory, or
     ordered once; then the old one is collected.

@@ -64,7 +64,7 @@ def _field(obj: Obj, path: str) -> Any:
 def merged(obj: Any, patch: Any) -> Any:
     """JSON merge patch (RFC 7386)."""
     if not isinstance(patch, dict):
-        return copied(patch)
+        return _copied(patch)
     result = dict(obj) if isinstance(obj, dict) else {}
     for key, value in patch.items():
         if value is None:

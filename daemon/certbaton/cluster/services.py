@@ -111,6 +111,15 @@ class Services:
         self.written |= {ref}
         return self._state(answer)
 
+    def merge(self, ref: ObjectRef, body: Obj) -> None:
+        """Merge-patch a target; *body* holds uid and resourceVersion. As `apply` otherwise."""
+        known = self.cache.uid(ref)
+        try:
+            self.cache.learn(self._api.merge(Kind.SERVICE, ref, body))
+        except (Conflict, ObjectGone):
+            self._look(ref, known)
+            raise
+
     def _look(self, ref: ObjectRef, known: str) -> None:
         try:
             self.cache.learn(self._api.read(Kind.SERVICE, ref))

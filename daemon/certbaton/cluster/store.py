@@ -60,7 +60,7 @@ class Store:
         )
         self._known: dict[ObjectRef, VersionRecord] = {}
         self._secrets = SecretWrites(api, instance.namespace, self.cache)
-        self.foreign_leaf = ForeignLeaves(api, instance).leaf
+        self.foreign = ForeignLeaves(api, instance)
 
     # --- reading: no request, unless it says live --------------------------------------
 

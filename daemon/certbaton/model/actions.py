@@ -67,6 +67,14 @@ class Repoint(Action):
 
 
 @dataclass(frozen=True, slots=True)
+class GiveUp(Action):
+    """Take the name of a Secret that is not there off a Service that gets no address for it."""
+
+    service: ObjectRef
+    reference: ObjectRef
+
+
+@dataclass(frozen=True, slots=True)
 class NoteService(Action):
     """Write into the Journal what a Service named before us, or that drift is undone again."""
 

@@ -340,7 +340,8 @@ class Snapshot:
     *references* are all Secrets that any Service in any namespace names, in
     either annotation. *issued* are the orders that ended in a certificate, and
     *failed_validations* those that did not, over all our Journals. *foreign* are
-    leaves of Secrets that are not ours and that we may read; *remembered* are
+    leaves of Secrets that are not ours and that we may read, *absent* those that Services name
+    and that are not there, as far as we may know; *remembered* are
     versions that were deleted while named, and whose content is still known; *written* are Services
     that this process has written. *window_opens_at* is
     None while a rollout window is open, or where there are none. *clock_apart* is
@@ -358,6 +359,7 @@ class Snapshot:
     issued: tuple[OrderRecord, ...] = ()
     failed_validations: tuple[FailedValidation, ...] = ()
     foreign: Mapping[ObjectRef, Leaf] = field(default_factory=dict)
+    absent: frozenset[ObjectRef] = frozenset()
     remembered: frozenset[ObjectRef] = frozenset()
     written: frozenset[ObjectRef] = frozenset()
     window_opens_at: datetime | None = None

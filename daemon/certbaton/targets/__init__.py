@@ -29,6 +29,10 @@ class Target(Protocol):
         """
         ...
 
+    def without_secret(self, state: ServiceState) -> dict[str, Any]:
+        """Give the merge patch after which *state* names no Secret."""
+        ...
+
 
 def load(name: str) -> Target:
     """Build the target that is installed as *name*; ConfigurationError if there is none."""

@@ -93,6 +93,16 @@ class OciTarget:
             }
         return body
 
+    def without_secret(self, state: ServiceState) -> dict[str, Any]:
+        """Give the merge patch after which *state* names no Secret, and 443 is plain."""
+        return {
+            "metadata": {
+                "uid": state.uid,
+                "resourceVersion": state.resource_version,
+                "annotations": {TLS_SECRET: None},
+            }
+        }
+
 
 def _port(state: ServiceState, number: int) -> ServicePort | None:
     return next(
