@@ -175,6 +175,27 @@ def test_a_released_one_is_taken_at_once(world: World) -> None:
     assert world.record()["holderIdentity"] == "two"
 
 
+def test_who_is_about_to_end_writes_nothing_renews_no_more_and_can_still_give_it_up(
+    world: World,
+) -> None:
+    """What was sent before may still arrive: until it has, the Lease keeps others away."""
+    one, two = Contender(world, "one"), Contender(world, "two")
+    both_until(30.0, one, two)  # renewed at 20
+    one.lease.finish()
+    with pytest.raises(NotLeading, match="begins no write"):
+        one.lease.ensure()
+    both_until(79.9, one, two)
+    assert world.record()["renewTime"] == "2027-03-01T12:00:20.000000Z"
+    assert not two.lease.valid()
+    both_until(80.1, one, two)
+    assert two.lease.valid()
+    two.lease.finish()
+    assert two.lease.release()
+    assert world.record()["holderIdentity"] == ""
+    both_until(200.0, one, two)
+    assert not one.lease.valid(), "nor does it take it again"
+
+
 def test_a_release_whose_last_renewal_got_lost_is_heard_all_the_same(world: World) -> None:
     one = Contender(world, "one")
     one.step()

@@ -115,6 +115,7 @@ class Lease:
         self._missing = False
         self._sent: _Moment | None = None  # the last renewal that succeeded; None: not holding
         self._campaigning = False
+        self._finishing = False
         self._problem: str | None = None
         self._on_change: Callable[[], None] = lambda: None
         self._wake = threading.Event()
@@ -136,7 +137,9 @@ class Lease:
         return sent is not None and self._age(sent) < self._usable
 
     def ensure(self) -> None:
-        """Return if `valid`; NotLeading otherwise."""
+        """Return if `valid`, and not about to end; NotLeading otherwise."""
+        if self._finishing:
+            raise NotLeading("this process ends: it begins no write any more")
         if not self.valid():
             raise NotLeading(f"this process does not hold the Lease {self.ref}: it writes nothing")
 
@@ -179,6 +182,14 @@ class Lease:
             self._lapse()
             self._campaigning = not self._holding()
         self._wake.set()
+
+    def finish(self) -> None:
+        """
+        Begin no write any more, and do not renew or take it: it is released, or runs out.
+
+        For good; nothing is waited for.
+        """
+        self._finishing = True
 
     def stop(self) -> None:
         """End the threads. What is held is not given up, and runs out."""
@@ -230,6 +241,8 @@ class Lease:
 
     def _step(self) -> float:
         self._lapse()
+        if self._finishing:
+            return self._renew_every
         sent = self._sent
         if sent is not None:
             due = self._renew_every - self._age(sent)
