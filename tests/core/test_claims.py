@@ -210,6 +210,6 @@ def test_two_that_take_over_from_each_other_do_so_ever_more_rarely() -> None:
     )
     service = There(state, lost.binding, lost.listener)
     snapshot = a_snapshot(FRESH, services=[service], claims={SHOP: replace(ALIVE, asked=True)})
-    assert writes(planned(snapshot)) == []
+    assert writes(planned(snapshot)) == ["NoteService"]
     later = plan("shop", a_spec(), snapshot, POLICY, NOW + DAY)
     assert any("drift" in note for note in later.notes)
