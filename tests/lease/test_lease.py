@@ -273,6 +273,40 @@ def test_a_deleted_lease_is_made_anew_by_its_holder(world: World) -> None:
     assert world.record()["holderIdentity"] == "one"
 
 
+def test_a_deleted_lease_is_made_anew_before_one_that_starts_can_take_it(world: World) -> None:
+    """As soon as its holder hears of it, whoever did it; of an older deletion it hears nothing."""
+    one, two = Contender(world, "one"), Contender(world, "two")
+    both_until(30.0, one, two)
+    lies = world.server.read(Kind.LEASE, REF)["metadata"]
+    world.server.delete(Kind.LEASE, REF, lies["uid"], lies["resourceVersion"])
+    gone = int(lies["resourceVersion"]) + 1
+    two.hears_that_it_is_gone(gone)
+    one.hears_that_it_is_gone(gone)
+    both_until(30.1, one, two)
+    assert world.record()["holderIdentity"] == "one"
+    three = Contender(world, "three")
+    both_until(80.0, one, two, three)
+    assert (one.lease.valid(), two.lease.valid(), three.lease.valid()) == (True, False, False)
+    writes = len(one.api.requests)
+    one.hears_that_it_is_gone(gone)
+    one.step()
+    assert len(one.api.requests) == writes
+
+
+def test_a_deleted_lease_that_somebody_took_first_is_lost(world: World) -> None:
+    """The other one read it just then: there is one holder all the same."""
+    one, two = Contender(world, "one"), Contender(world, "two")
+    one.step()
+    lies = world.server.read(Kind.LEASE, REF)["metadata"]
+    world.server.delete(Kind.LEASE, REF, lies["uid"], lies["resourceVersion"])
+    two.step()
+    assert two.lease.valid()
+    one.hears_that_it_is_gone(int(lies["resourceVersion"]) + 1)
+    one.step()
+    assert not one.lease.valid()
+    assert world.record()["holderIdentity"] == "two"
+
+
 def test_a_lease_without_content_is_taken(world: World) -> None:
     world.server.create(Kind.LEASE, "tls", {"metadata": {"name": "certbaton", "namespace": "tls"}})
     one = Contender(world, "one")

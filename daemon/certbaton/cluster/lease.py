@@ -127,6 +127,7 @@ class Lease:
             namespace=self.ref.namespace,
             field_selector=f"metadata.name={self.ref.name}",
             project=self._heard,
+            gone=self._deleted,
         )
 
     # --- asking ------------------------------------------------------------------------
@@ -246,7 +247,7 @@ class Lease:
         sent = self._sent
         if sent is not None:
             due = self._renew_every - self._age(sent)
-            return due if due > 0 else self._write()
+            return due if due > 0 and not self._missing else self._write()
         if not self._campaigning:
             return self._renew_every
         if self._seen is None and not self._missing:
@@ -311,6 +312,17 @@ class Lease:
                 self._seen, self._missing = _Seen(obj, self._ticks()), False
         self._told(known)
         return version_of(obj)
+
+    def _deleted(self, version: int) -> None:
+        """
+        Take in that it was gone at *version*: its holder makes it anew at once.
+
+        Until then whoever starts would find nothing, and take it. Those who stand by wait as long
+        as they would have.
+        """
+        with self._lock:
+            if self._holding() and self._seen is not None and version > self._seen.version:
+                self._seen, self._missing = None, True
 
     def _told(self, before: _Seen | None) -> None:
         """Draw the conclusions from a state that was just taken in."""
