@@ -7,6 +7,7 @@ two writes of its own.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 import urllib.error
@@ -16,8 +17,11 @@ from collections.abc import Iterator
 import pytest
 
 from e2e.harness import KILLED, until
-from e2e.replicas import DURATION_S, SLACK_S, Case, told
+from e2e.replicas import DURATION_S, SLACK_S, Case, Replica, told
 from e2e.writes import FIRST
+from lab.chaos.faults import WireFault
+from lab.chaos.proxy import ApiProxy
+from lab.chaos.world import through
 from lab.world import World
 
 pytestmark = pytest.mark.servers
@@ -36,6 +40,16 @@ def case(world: World, request: pytest.FixtureRequest) -> Iterator[Case]:
     made = Case(world, name.removeprefix("test_").replace("_", "-")[:40])
     yield made
     made.end()
+
+
+@contextlib.contextmanager
+def way_of(case: Case, replica: Replica) -> Iterator[ApiProxy]:
+    """How *replica* reaches the API server, before it is started; the other has another way."""
+    plane = case.world.plane
+    with ApiProxy(case.certbaton.folder, plane.url, plane.ca) as proxy:
+        replica.kubeconfig = through(case.certbaton.kubeconfig, proxy)
+        yield proxy
+        case.end()
 
 
 KILLS = {
@@ -170,6 +184,60 @@ def test_an_api_server_that_is_away_for_longer_costs_nothing_but_the_time(case: 
     assert sum(len(one.at("leading")) for one in leads) == 2
     assert all(one.running.running for one in leads)
     assert case.states() == before
+
+
+@pytest.mark.parametrize("case", ["cut-off"], indirect=True)
+def test_a_leader_that_alone_loses_the_network_writes_nothing_over_its_successor(
+    case: Case,
+) -> None:
+    """
+    It is cut off in the middle of an order; the other one has a way, and takes over.
+
+    When its network is back it stands by, and writes nothing that it had begun.
+    """
+    with way_of(case, case.one) as way:
+        case.begin(CERTBATON_STOP_AT="before:6")  # the order's URL is on its way
+        until(lambda: case.one.stopped, "it was not stopped")
+        with way.misbehaving(WireFault("cut-before"), WireFault("cut-before", watches=True)):
+            way.drop_watches()
+            case.one.running.send(signal.SIGCONT)
+            cut = time.monotonic()
+            case.one.wait("lease_lost", DURATION_S + SLACK_S)
+            taken = case.two.wait("leading", DURATION_S + SLACK_S)
+            told("cut off, taken over after", taken - cut)
+            assert taken - cut <= DURATION_S + 0.5
+            assert case.one.at("lease_lost")[0] <= taken + 0.1, "two led at one time"
+            case.settle()
+            before = case.states()
+            written = case.one.writes()
+        case.one.wait("standing_by", count=2)
+        time.sleep(1.0)
+        assert case.states() == before
+        assert case.one.writes() == written
+        assert case.one.at("turn_broke") == []
+        case.two.running.kill()
+        # Its watch may still be backing off: then it hears of two's last renewal when it tries.
+        case.one.wait("leading", 2 * DURATION_S + SLACK_S, count=2)
+        time.sleep(0.5)
+        assert case.states() == before
+
+
+@pytest.mark.parametrize("case", ["lagging"], indirect=True)
+def test_a_successor_whose_watch_lags_orders_nothing_that_is_stored(case: Case) -> None:
+    """Its predecessor died with the version just made; it has heard of nothing, and goes on."""
+    with way_of(case, case.two) as way:
+        case.begin(CERTBATON_STOP_AT="before:4")
+        until(lambda: case.one.stopped, "it was not stopped")
+        way.hold_watches(3 * DURATION_S)
+        case.one.running.send(signal.SIGCONT)
+        until(lambda: "cluster apply Service" in case.one.writes(), "no version")
+        case.one.running.kill()
+        case.two.wait("leading", 3 * DURATION_S)
+        case.settle()
+        assert way.counts["watch-held"]
+        together = case.one.writes() + case.two.writes()
+        assert together.count("acme newOrder") == 1
+        assert together.count("acme finalize") == 1
 
 
 def test_any_replica_answers_http01_for_the_one_that_works(world: World) -> None:
