@@ -118,7 +118,7 @@ class Applier:
             case NoteService(service=service, why=why, drift_rounds=rounds):
                 self._orders.note_service(action)
                 told = Announcement(service, "CertificateDrift", why, warning=True)
-                return Applied((told,) if rounds is not None else ())
+                return Applied((told,) if rounds else ())
             case PutBack(ref=ref):
                 self._note(self._cluster.store.put_back(ref))
                 return Applied()

@@ -14,6 +14,7 @@ from datetime import timedelta
 
 from certbaton.cluster import Cluster, Lease
 from certbaton.errors import ClusterUnavailable
+from certbaton.leaving import REQUEST_GRACE, leave
 from certbaton.model import Plan, Wait, WaitKind
 from certbaton.reconcile import Report
 from certbaton.schedule import Scheduler
@@ -23,7 +24,6 @@ from certbaton.web.health import Health, HealthServer
 from certbaton.wiring import Daemon, utc_now
 
 EXIT_OK, EXIT_FAILED, EXIT_WAITING = 0, 1, 6
-GRACE = timedelta(seconds=20)
 USUAL_START = 2.0
 SECOND = timedelta(seconds=1)
 
@@ -86,7 +86,7 @@ class Turns:
         ended = False
         while not ended and not daemon.stop.is_set():
             ended = scheduler.close(SECOND)
-        ended = ended or scheduler.close(GRACE)
+        ended = ended or scheduler.close(REQUEST_GRACE)
         if ended:
             self._scheduler = None
         return ended
@@ -95,7 +95,7 @@ class Turns:
 def run(config: Config, cluster: Cluster, lease: Lease) -> int:
     """Run until a signal comes. Gives the exit code."""
     daemon = Daemon(config, cluster, lease)
-    daemon.on_signals()
+    daemon.on_signals(EXIT_OK)
     turns = Turns(daemon)
     ready = threading.Event()
     with daemon.solving():
@@ -118,8 +118,10 @@ def run(config: Config, cluster: Cluster, lease: Lease) -> int:
                     lease.campaign()
             logger().info("stopping")
             if not ended:
-                # what it writes is not to meet a successor: that one waits until the lease is over
-                logger().warning("stopped_midway", why="a turn did not end in time")
+                # What was sent may still arrive. The Lease is not renewed any more, and a
+                # successor waits until it is over; nor does the interpreter wait for the turn.
+                logger().warning("stopped_midway", why="a request was not answered in time")
+                leave(EXIT_OK)
             lease.stop()
             if ended and not lease.release():
                 logger().warning("lease_not_released", why="it runs out by itself")
@@ -140,7 +142,7 @@ def once(config: Config, cluster: Cluster, lease: Lease, timeout: timedelta) -> 
     """
     deadline = utc_now() + timeout
     daemon = Daemon(config, cluster, lease, deadline)
-    daemon.on_signals()
+    daemon.on_signals(EXIT_WAITING)
 
     def left() -> float:
         return (deadline - utc_now()).total_seconds()

@@ -3,7 +3,9 @@ Rollout windows: when listeners may be changed, in the time zone of those who wa
 
 A repoint is an interruption of seconds; certificates are obtained when due all
 the same. Fields and names are cron's, read by APScheduler; but it counts weekdays
-from Monday, where cron counts them from Sunday.
+from Monday, where cron counts them from Sunday, so they are passed on day by day.
+And where cron means either by a day of the month and a weekday, it means both: that
+is refused, since two windows say it without any doubt.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from certbaton.errors import ConfigurationError
 from certbaton.model import RolloutWindow
 
 DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
-_NUMBERS = re.compile(r"([0-7])(?:-([0-7]))?(?:/([0-9]+))?")
+_DAY = f"[0-7]|{'|'.join(DAYS)}"
+_PART = re.compile(rf"(?:(\*)|({_DAY})(?:-({_DAY}))?)(?:/([0-9]+))?", re.IGNORECASE)
 
 
 def opens_at(windows: Sequence[RolloutWindow], now: datetime) -> datetime | None:
@@ -55,24 +58,37 @@ def check(window: RolloutWindow) -> None:
 
 
 def _trigger(window: RolloutWindow) -> CronTrigger:
-    *others, weekdays = window.cron.split() or [""]
-    cron = " ".join([*others, _as_apscheduler_counts(weekdays)])
-    return CronTrigger.from_crontab(cron, timezone=ZoneInfo(window.timezone))
+    fields = window.cron.split()
+    if len(fields) == 5:
+        *others, weekdays = fields
+        if weekdays != "*" and others[2] != "*":
+            raise ValueError(
+                f"day {others[2]} and weekday {weekdays} in one line are either of them to cron, "
+                "and both to others; make two windows of it"
+            )
+        fields = [*others, _as_apscheduler_counts(weekdays)]
+    return CronTrigger.from_crontab(" ".join(fields), timezone=ZoneInfo(window.timezone))
 
 
 def _as_apscheduler_counts(weekdays: str) -> str:
     """Write cron's days of the week (0 and 7 are Sunday) as names, a range as all of its days."""
-    days: list[str] = []
+    if weekdays == "*":
+        return weekdays
+    found: set[int] = set()
     for part in weekdays.split(","):
-        found = _NUMBERS.fullmatch(part)
-        if found is None:
-            days.append(part)
-            continue
-        first, last, step = (int(number) if number else None for number in found.groups())
-        assert first is not None  # noqa: S101 - the pattern has it
-        if last is None:
-            last = 6 if step else first
-        if first > last or step == 0:
+        match = _PART.fullmatch(part)
+        if match is None:
+            raise ValueError(f"{part} is no weekday")
+        every, first, last, step = match.groups()
+        begin = 0 if every else _number(first)
+        end = 6 if every or (step and last is None) else _number(last or first)
+        if last is not None and end == 0:
+            end = 7  # until Sunday
+        if begin > end or step == "0":
             raise ValueError(f"{part} is no range of weekdays")
-        days += [DAYS[day % 7] for day in range(first, last + 1, step or 1)]
-    return ",".join(days)
+        found |= {day % 7 for day in range(begin, end + 1, int(step or 1))}
+    return ",".join(DAYS[day] for day in sorted(found))
+
+
+def _number(day: str) -> int:
+    return int(day) if day.isdigit() else DAYS.index(day.lower())

@@ -8,14 +8,12 @@ remembers what it did is made anew each time.
 from __future__ import annotations
 
 import queue
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from types import FrameType
 
-from certbaton import failpoints
+from certbaton import failpoints, leaving
 from certbaton.apply import Applier
 from certbaton.ca.fenced import FencedAuthority
 from certbaton.ca.order import CertificateAuthority
@@ -160,7 +158,7 @@ class Daemon:
     # --- the lease --------------------------------------------------------------------
 
     def nudge(self) -> None:
-        """Something happened that `leads` or `pause` may wait for. Also for signal handlers."""
+        """Something happened that `leads` or `pause` may wait for."""
         self._news.put(None)
 
     def pause(self, seconds: float | None) -> None:
@@ -226,13 +224,18 @@ class Daemon:
             for solver in started:
                 solver.close()
 
-    def on_signals(self) -> None:
-        """SIGTERM and SIGINT end the current write, not the whole order."""
+    def on_signals(self, code: int, leave: Callable[[int], None] = leaving.leave) -> None:
+        """
+        SIGTERM and SIGINT end the current write, not the whole order: none begins after it.
 
-        def handle(number: int, frame: FrameType | None) -> None:
+        A process that still runs after `leaving.LEAVE_AFTER` leaves with exit *code*.
+        """
+
+        def end() -> None:
+            if self.lease is not None:
+                self.lease.finish()
             self.stop.set()
             self.over.set()
             self.nudge()
 
-        signal.signal(signal.SIGTERM, handle)
-        signal.signal(signal.SIGINT, handle)
+        leaving.on_signals(end, code, go=leave)

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from certbaton.config import parse
+from certbaton.leaving import LEAVE_AFTER
 from chart.conftest import CHART, ROOT, Helm, Render
 from lab.process import LabError
 
@@ -242,6 +243,12 @@ def test_the_pod_takes_the_usual_extras(render: Render) -> None:
     assert spec["imagePullSecrets"] == [{"name": "pull"}]
     assert spec["terminationGracePeriodSeconds"] == 40
     assert objects["ServiceAccount", "certbaton"]["metadata"]["annotations"] == {"e": "f"}
+
+
+def test_a_pod_is_given_twice_the_time_that_the_daemon_takes_to_leave(render: Render) -> None:
+    """What the daemon does not use is for the kubelet, and for a node that is busy."""
+    given = pod(render())["spec"]["terminationGracePeriodSeconds"]
+    assert given >= 2 * LEAVE_AFTER.total_seconds()
 
 
 TYPOS: dict[str, tuple[dict[str, Any], str]] = {

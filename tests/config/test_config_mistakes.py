@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from certbaton import cli
 from certbaton.config import parse
 from certbaton.errors import ConfigurationError
 
@@ -382,3 +383,12 @@ def test_a_dns_name_has_at_most_253_characters() -> None:
     said = complaint(with_change([*SHOP, "dnsNames"], [longest + "d"]))
     assert said.endswith("... is longer than the 253 characters of a DNS name")
     assert len(said) < 200
+
+
+def test_a_window_that_cannot_be_read_is_told_by_its_path() -> None:
+    """Its words are read where the daemon is, so `config check` and every start look."""
+    windows = [{"cron": "0 2 * * 1", "duration": "1h"}, {"cron": "0 2 1 * 1", "duration": "1h"}]
+    config = parse(with_change(["certificates", 0, "rolloutWindows"], windows), {})
+    with pytest.raises(ConfigurationError) as caught:
+        cli._check_windows(config)
+    assert str(caught.value).startswith("certificates[0].rolloutWindows[1]: '0 2 1 * 1'")

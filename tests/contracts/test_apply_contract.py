@@ -4,6 +4,9 @@ Server-side apply of a Service, on the fake and on the real API server.
 
 from __future__ import annotations
 
+import time
+from datetime import datetime
+
 import pytest
 
 from certbaton.cluster.contract import (
@@ -183,3 +186,43 @@ def test_a_status_is_read_and_owned_by_nobody_of_interest(server: Server) -> Non
     assert state.reference == ObjectRef(server.namespace, "shop-1")
     assert state.owned.https_port
     assert not state.owned.others_https
+
+
+def test_a_managers_time_moves_with_anything_that_it_changes(server: Server) -> None:
+    """
+    A label: its entry, which has tls-secret as well, is younger then than that annotation.
+
+    So the managed fields don't say when it was changed (`core/drift.py`).
+    """
+    server.other.create(Kind.SERVICE, server.namespace, service("shop"))
+    ref = server.ref("shop")
+    by_hand = {"metadata": {"annotations": {TLS_SECRET: "by-hand"}}}
+    changed = server.other.merge(Kind.SERVICE, ref, by_hand)
+    before = owned_fields(changed["metadata"]["managedFields"], MANAGER).tls_secret_changed_at
+    time.sleep(1.1)  # its times are whole seconds
+    touched = server.other.merge(Kind.SERVICE, ref, {"metadata": {"labels": {"release": "7"}}})
+    after = owned_fields(touched["metadata"]["managedFields"], MANAGER)
+    assert before is not None
+    assert after.tls_secret_changed_at is not None
+    assert after.tls_secret_changed_at > before
+    assert after.tls_secret_manager == "kubectl"
+
+
+def test_an_appliers_time_moves_likewise(server: Server) -> None:
+    """Argo CD and Flux apply: one with another label does it, the very same again does not."""
+    made = server.other.create(Kind.SERVICE, server.namespace, service("shop"))
+    ref = server.ref("shop")
+
+    def applied(label: str) -> datetime:
+        body = apply_body(made)
+        del body["metadata"]["resourceVersion"]
+        body["metadata"]["labels"] = {"release": label}
+        after = server.other.apply(Kind.SERVICE, ref, body, "argocd-controller")
+        at = owned_fields(after["metadata"]["managedFields"], MANAGER).tls_secret_changed_at
+        assert at is not None
+        return at
+
+    first = applied("6")
+    time.sleep(1.1)
+    assert applied("6") == first
+    assert applied("7") > first

@@ -11,6 +11,7 @@ import pytest
 
 from certbaton.cluster.contract import Kind, KubeApi, Obj
 from certbaton.cluster.lease import Lease
+from certbaton.errors import ObjectGone
 from certbaton.model import Instance
 from contracts.conftest import Server
 
@@ -130,3 +131,26 @@ def test_what_is_not_renewed_is_taken_over_when_its_time_is_over(
     assert until(lambda: held.append(one.valid()) or two.valid(), news) < 3.0  # type: ignore[func-returns-value]
     assert not one.valid()
     assert spec(server)["leaseTransitions"] == 1
+
+
+def test_one_that_is_deleted_under_its_holder_is_back_at_once(server: Server, make: Make) -> None:
+    """By the watch, long before it would be renewed; who starts then stands by."""
+    news = threading.Event()
+    one = make("one", seconds=100.0)
+    one.start(news.set)
+    until(one.valid, news)
+    lies = server.other.read(Kind.LEASE, server.ref("certbaton"))["metadata"]
+    time.sleep(0.5)  # until it has heard of its own
+    server.other.delete(Kind.LEASE, server.ref("certbaton"), lies["uid"], lies["resourceVersion"])
+
+    def back() -> bool:
+        try:
+            return bool(spec(server)["holderIdentity"] == "one")
+        except ObjectGone:
+            return False
+
+    assert until(back, news) < 5.0
+    two = make("two", server.other, seconds=100.0)
+    two.campaign()
+    two.step()
+    assert (one.valid(), two.valid()) == (True, False)

@@ -64,7 +64,7 @@ LAPSES: dict[str, Row] = {
         Claim(OTHER, NOW - HOUR, None, unchanged_since=NOW - HOUR), NOW - HOUR + DAY
     ),
     "an old Lease has to be looked at for twice its own time": Row(
-        Claim(OTHER, NOW - 40 * DAY, NOW - 30 * DAY, 4 * MINUTE, NOW), NOW + 8 * MINUTE
+        Claim(OTHER, NOW - 40 * DAY, NOW - 30 * DAY, 45 * MINUTE, NOW), NOW + 90 * MINUTE
     ),
     "and for the time of watching at least: a released one lasts for a second": Row(
         Claim(OTHER, NOW - 40 * DAY, NOW - 30 * DAY, timedelta(seconds=1), NOW),
@@ -187,12 +187,18 @@ def test_a_dead_holder_s_secret_is_used_up_where_it_can_be_read() -> None:
     assert found.waits[-1].kind is WaitKind.LATER
 
 
-def test_once_waits_while_a_silent_holder_is_looked_at() -> None:
-    """A minute or two, and not a day."""
-    found = planned(claimed(claim=replace(DEAD, unchanged_since=NOW)))
-    assert [(wait.kind, wait.until) for wait in found.waits] == [
-        (WaitKind.IN_FLIGHT, NOW + 2 * MINUTE)
-    ]
+@pytest.mark.parametrize(
+    ("left", "pause"),
+    [(HOUR, 10 * MINUTE), (10 * MINUTE, 10 * MINUTE), (MINUTE, MINUTE)],
+    ids=["an hour", "ten minutes", "a minute"],
+)
+def test_a_silent_holder_is_looked_at_again_while_its_end_is_waited_for(
+    left: timedelta, pause: timedelta
+) -> None:
+    """Every ten minutes, or with the next turn's interval it might never count as looked at."""
+    since = NOW + left - POLICY.claim_watch
+    found = planned(claimed(claim=replace(DEAD, unchanged_since=since)))
+    assert [(wait.kind, wait.until) for wait in found.waits] == [(WaitKind.IN_FLIGHT, NOW + pause)]
 
 
 def test_two_that_take_over_from_each_other_do_so_ever_more_rarely() -> None:
@@ -204,6 +210,6 @@ def test_two_that_take_over_from_each_other_do_so_ever_more_rarely() -> None:
     )
     service = There(state, lost.binding, lost.listener)
     snapshot = a_snapshot(FRESH, services=[service], claims={SHOP: replace(ALIVE, asked=True)})
-    assert writes(planned(snapshot)) == []
+    assert writes(planned(snapshot)) == ["NoteService"]
     later = plan("shop", a_spec(), snapshot, POLICY, NOW + DAY)
     assert any("drift" in note for note in later.notes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -75,20 +75,23 @@ class Case:
 CASES: dict[str, Case] = {
     "the first time: a minute after it": Case(world(ago=10 * SECOND), NOW + 50 * SECOND),
     "the first time, a minute ago": Case(world(ago=MINUTE), None),
-    "the second time: two minutes": Case(world(rounds=1, last=HOUR), NOW + 2 * MINUTE),
-    "the fifth time: sixteen": Case(world(rounds=4, last=HOUR), NOW + 16 * MINUTE),
-    "after five rounds: once a day": Case(world(rounds=5, last=HOUR), NOW + DAY),
-    "counted from when we last undid it, if that is later": Case(
-        world(ago=DAY, rounds=5, last=HOUR), NOW + 23 * HOUR
+    "noted, and not undone yet: a minute after that": Case(
+        world(rounds=0, last=10 * SECOND), NOW + 50 * SECOND
     ),
+    "the second time: two minutes after we last undid it": Case(
+        world(rounds=1, last=MINUTE), NOW + MINUTE
+    ),
+    "the second time, an hour after the first": Case(world(rounds=1, last=HOUR), None),
+    "the fifth time: sixteen": Case(world(rounds=4, last=MINUTE), NOW + 15 * MINUTE),
+    "after five rounds: once a day": Case(world(rounds=5, last=HOUR), NOW + 23 * HOUR),
     "after fifty rounds: still once a day": Case(world(ago=DAY, rounds=50, last=DAY), None),
     "quiet for two days: from the start": Case(
         world(ago=0 * SECOND, rounds=5, last=2 * DAY + SECOND), NOW + MINUTE
     ),
-    "not quite two days": Case(world(rounds=5, last=2 * DAY), NOW + DAY),
+    "not quite two days": Case(world(rounds=5, last=2 * DAY), None),
     "of ten minutes: ten seconds": Case(world(ELSEWHERE, lasts=10 * MINUTE), NOW + 10 * SECOND),
     "of ten minutes: at most a minute": Case(
-        world(ELSEWHERE, lasts=10 * MINUTE, rounds=9, last=MINUTE), NOW + MINUTE
+        world(ELSEWHERE, lasts=10 * MINUTE, rounds=9, last=SECOND), NOW + 59 * SECOND
     ),
     # what cannot wait
     "taken away": Case(world(None), None),
@@ -101,6 +104,9 @@ CASES: dict[str, Case] = {
     ),
     "one that is not there": Case(world(PINNED), None),
     "one that we may not look at": Case(world(ELSEWHERE), NOW + MINUTE),
+    "one that we may not look at, when all that were proven there are late": Case(
+        replace(world(ELSEWHERE), versions=(LATE, replace(NEW, served={}))), None
+    ),
     "a hand-made one that is good": Case(
         world(PINNED, foreign={PINNED: a_leaf(begins=NOW - 40 * DAY)}), NOW + MINUTE
     ),
@@ -128,6 +134,57 @@ def test_when_drift_is_undone(case: Case) -> None:
         assert "Repoint" not in kinds(found.actions)
         wait = next(wait for wait in found.waits if "put back" in wait.what)
         assert (wait.until, wait.kind) == (case.at, WaitKind.BACK_OFF)
+
+
+@dataclass
+class Busy:
+    """
+    A field manager that touches the Service *every* so often, and so moves the managed fields'.
+
+    That it does on a real API server, too: `contracts/test_apply_contract.py`.
+    """
+
+    every: timedelta
+    journal: Journal = field(default_factory=Journal)
+
+    def undone_after(self, named: SecretVersion | ObjectRef, within: timedelta) -> timedelta | None:
+        """When drift that begins now is undone."""
+        for seconds in range(0, int(within.total_seconds()), max(10, int(within / SECOND) // 2000)):
+            now = NOW + seconds * SECOND
+            touched = NOW + (now - NOW) // self.every * self.every
+            there = a_service(names=named, ours=False, manager="flux", anybody_changed_at=touched)
+            found = planned(a_snapshot(OLD, NEW, services=[there], journal=self.journal), now=now)
+            for action in found.actions:
+                if isinstance(action, NoteService) and action.drift_rounds is not None:
+                    noted = Drift(action.drift_rounds, now)
+                    self.journal = Journal(drift={str(SHOP): noted})
+            if "Repoint" in kinds(found.actions):
+                return now - NOW
+        return None
+
+
+def test_one_who_touches_the_service_all_the_time_does_not_put_it_off() -> None:
+    """The first time is a minute after it was seen, and that it was seen is noted once."""
+    assert Busy(30 * SECOND).undone_after(OLD, HOUR) == MINUTE
+
+
+@pytest.mark.parametrize("named", [OLD, ELSEWHERE], ids=["ours", "one that we may not look at"])
+def test_after_five_rounds_it_does_not_put_it_off_either(
+    named: SecretVersion | ObjectRef,
+) -> None:
+    """D is less than what *late* leaves, so what cannot be read is not served until it ends."""
+    undone = Busy(12 * HOUR, Journal(drift={str(SHOP): Drift(5, NOW)})).undone_after(named, 3 * DAY)
+    assert undone is not None
+    assert DAY <= undone <= DAY + 5 * MINUTE
+
+
+def test_that_it_was_seen_is_no_round() -> None:
+    """It goes into the Journal at once, and only once."""
+    found = planned(world(ago=10 * SECOND))
+    assert [(type(action), getattr(action, "drift_rounds", None)) for action in found.actions] == [
+        (NoteService, 0)
+    ]
+    assert planned(world(rounds=0, last=10 * SECOND)).actions == ()
 
 
 def test_it_is_told_who_it_was() -> None:
@@ -165,14 +222,14 @@ def test_what_we_wrote_before_it_was_proven_drifts_too(how: str) -> None:
         snapshot = replace(snapshot, written=frozenset({SHOP}))
     found = planned(snapshot)
     assert any("drift" in note for note in found.notes)
-    assert found.actions == ()
+    assert "Repoint" not in kinds(found.actions)
 
 
 def test_what_another_instance_wrote_is_there_whether_we_may_look_or_not() -> None:
     """Two that take over from each other do so with the pauses of drift."""
     claim = Claim(Instance("second", "elsewhere"), NOW, asked=True)
     snapshot = replace(world(PINNED), claims={SHOP: claim})
-    assert planned(snapshot).actions == ()
+    assert kinds(planned(snapshot).actions) == ["NoteService"]
 
 
 def test_an_ordinary_step_of_ours_is_no_drift() -> None:

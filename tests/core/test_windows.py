@@ -80,6 +80,30 @@ CASES: dict[str, Case] = {
     "every second day from Monday on": Case(
         [RolloutWindow("0 2 * * 1/2", HOUR)], "2027-03-01 12:00", "2027-03-03 02:00"
     ),
+    "every second day is Sunday, Tuesday, Thursday, Saturday": Case(
+        [RolloutWindow("0 2 * * */2", HOUR)], "2027-03-01 12:00", "2027-03-02 02:00"
+    ),
+    "every second day, on a Saturday: the next is Sunday": Case(
+        [RolloutWindow("0 2 * * */2", HOUR)], "2027-03-06 12:00", "2027-03-07 02:00"
+    ),
+    "every third day of a range": Case(
+        [RolloutWindow("0 2 * * 1-6/3", HOUR)], "2027-03-01 12:00", "2027-03-04 02:00"
+    ),
+    "every second day of a range by names": Case(
+        [RolloutWindow("0 2 * * mon-fri/2", HOUR)], "2027-03-01 12:00", "2027-03-03 02:00"
+    ),
+    "Sunday to Tuesday by names": Case(
+        [RolloutWindow("0 2 * * sun-tue", HOUR)], "2027-03-03 12:00", "2027-03-07 02:00"
+    ),
+    "Saturday and Sunday by names": Case(
+        [RolloutWindow("0 2 * * Sat-Sun", HOUR)], "2027-03-06 12:00", "2027-03-07 02:00"
+    ),
+    "a name and a number": Case(
+        [RolloutWindow("0 2 * * sun,3", HOUR)], "2027-03-01 12:00", "2027-03-03 02:00"
+    ),
+    "days of the month count as cron does": Case(
+        [RolloutWindow("0 2 */2 * *", HOUR)], "2027-03-01 12:00", "2027-03-03 02:00"
+    ),
     "Tuesday and Saturday": Case(
         [RolloutWindow("0 2 * * 2,6", HOUR)], "2027-03-03 12:00", "2027-03-06 02:00"
     ),
@@ -110,6 +134,9 @@ MISTAKES = {
     "an hour that is none": RolloutWindow("0 24 * * *", HOUR),
     "a weekday that is none": RolloutWindow("0 2 * * 8", HOUR),
     "weekdays the wrong way round": RolloutWindow("0 2 * * 5-1", HOUR),
+    "names the wrong way round": RolloutWindow("0 2 * * fri-mon", HOUR),
+    "a day by halves": RolloutWindow("0 2 * * mo", HOUR),
+    "no weekday at all": RolloutWindow("0 2 * * 1,", HOUR),
     "no step": RolloutWindow("0 2 * * 1-5/0", HOUR),
     "a zone that is none": RolloutWindow("0 2 * * *", HOUR, "Europe/Atlantis"),
     "a zone that is a path": RolloutWindow("0 2 * * *", HOUR, "../../etc/passwd"),
@@ -122,3 +149,10 @@ def test_a_window_that_cannot_be_read_is_told(window: RolloutWindow) -> None:
     """In a sentence, at the start of the program."""
     with pytest.raises(ConfigurationError, match=r"is no window|never comes"):
         check(window)
+
+
+@pytest.mark.parametrize("cron", ["0 2 1 * 1", "0 2 */2 * mon", "0 2 1-7 * */2"])
+def test_a_day_of_the_month_and_a_weekday_are_told_apart(cron: str) -> None:
+    """To cron they are the 1st or any Monday; to others, Mondays that are the 1st."""
+    with pytest.raises(ConfigurationError, match="make two windows of it"):
+        check(RolloutWindow(cron, HOUR))

@@ -117,6 +117,11 @@ class Contender:
             self.lease._heard(obj, None)
         self.due = self.world.time
 
+    def hears_that_it_is_gone(self, version: int) -> None:
+        """The watch delivers a deletion."""
+        self.lease._deleted(version)
+        self.due = self.world.time
+
 
 def both_until(time: float, *contenders: Contender, hearing: bool = True) -> None:
     """Let all of them go on side by side, up to *time*; watches deliver at once if *hearing*."""

@@ -175,6 +175,27 @@ def test_a_released_one_is_taken_at_once(world: World) -> None:
     assert world.record()["holderIdentity"] == "two"
 
 
+def test_who_is_about_to_end_writes_nothing_renews_no_more_and_can_still_give_it_up(
+    world: World,
+) -> None:
+    """What was sent before may still arrive: until it has, the Lease keeps others away."""
+    one, two = Contender(world, "one"), Contender(world, "two")
+    both_until(30.0, one, two)  # renewed at 20
+    one.lease.finish()
+    with pytest.raises(NotLeading, match="begins no write"):
+        one.lease.ensure()
+    both_until(79.9, one, two)
+    assert world.record()["renewTime"] == "2027-03-01T12:00:20.000000Z"
+    assert not two.lease.valid()
+    both_until(80.1, one, two)
+    assert two.lease.valid()
+    two.lease.finish()
+    assert two.lease.release()
+    assert world.record()["holderIdentity"] == ""
+    both_until(200.0, one, two)
+    assert not one.lease.valid(), "nor does it take it again"
+
+
 def test_a_release_whose_last_renewal_got_lost_is_heard_all_the_same(world: World) -> None:
     one = Contender(world, "one")
     one.step()
@@ -250,6 +271,40 @@ def test_a_deleted_lease_is_made_anew_by_its_holder(world: World) -> None:
     both_until(45.0, one, two)
     assert one.lease.valid()
     assert world.record()["holderIdentity"] == "one"
+
+
+def test_a_deleted_lease_is_made_anew_before_one_that_starts_can_take_it(world: World) -> None:
+    """As soon as its holder hears of it, whoever did it; of an older deletion it hears nothing."""
+    one, two = Contender(world, "one"), Contender(world, "two")
+    both_until(30.0, one, two)
+    lies = world.server.read(Kind.LEASE, REF)["metadata"]
+    world.server.delete(Kind.LEASE, REF, lies["uid"], lies["resourceVersion"])
+    gone = int(lies["resourceVersion"]) + 1
+    two.hears_that_it_is_gone(gone)
+    one.hears_that_it_is_gone(gone)
+    both_until(30.1, one, two)
+    assert world.record()["holderIdentity"] == "one"
+    three = Contender(world, "three")
+    both_until(80.0, one, two, three)
+    assert (one.lease.valid(), two.lease.valid(), three.lease.valid()) == (True, False, False)
+    writes = len(one.api.requests)
+    one.hears_that_it_is_gone(gone)
+    one.step()
+    assert len(one.api.requests) == writes
+
+
+def test_a_deleted_lease_that_somebody_took_first_is_lost(world: World) -> None:
+    """The other one read it just then: there is one holder all the same."""
+    one, two = Contender(world, "one"), Contender(world, "two")
+    one.step()
+    lies = world.server.read(Kind.LEASE, REF)["metadata"]
+    world.server.delete(Kind.LEASE, REF, lies["uid"], lies["resourceVersion"])
+    two.step()
+    assert two.lease.valid()
+    one.hears_that_it_is_gone(int(lies["resourceVersion"]) + 1)
+    one.step()
+    assert not one.lease.valid()
+    assert world.record()["holderIdentity"] == "two"
 
 
 def test_a_lease_without_content_is_taken(world: World) -> None:

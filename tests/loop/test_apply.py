@@ -25,6 +25,7 @@ from loop.world import DAY, INSTANCE, MINUTE, SECOND, Process, World, a_spec
 ONE = a_spec("one", "one")
 SERVICE = ObjectRef("shop", "one")
 FORGOTTEN = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
@@ -194,3 +195,16 @@ def test_what_is_noted_is_told_once(world: World) -> None:
     applied = process.reconciler._applier.apply(MarkServed("one", "", SERVICE, new, "unproven"))
     (told,) = applied.announcements
     assert (told.reason, told.warning) == ("CertificateUnproven", True)
+
+
+@pytest.mark.parametrize("apart", [-HOUR, HOUR], ids=["our clock is ahead", "it is behind"])
+def test_a_proof_is_never_dated_before_the_change_that_it_proves(
+    world: World, apart: timedelta
+) -> None:
+    """Or it would not count for that change, and be looked for again and again."""
+    process = world.process()
+    _, new = versions(process)
+    changed = world.now + apart
+    apply(process, MarkServed("one", "", SERVICE, new, "wire", changed))
+    _, new = versions(process)
+    assert new.served[str(SERVICE)].at == max(world.now, changed)

@@ -172,18 +172,23 @@ def test_an_api_server_that_is_away_changes_nothing(two: Two) -> None:
     assert two.history == [FIRST.field_manager]
 
 
-def test_a_cluster_that_was_switched_off_for_a_week_changes_nothing(two: Two) -> None:
-    """The newcomer is up first, and finds a Lease a week old."""
+@pytest.mark.parametrize("later", [MINUTE, 30 * MINUTE, 59 * MINUTE], ids=str)
+def test_a_cluster_that_was_switched_off_for_a_week_changes_nothing(
+    two: Two, later: timedelta
+) -> None:
+    """The newcomer is up first, and finds a Lease a week old; the holder takes its time."""
     two.start(two.second)
     two.turn()
     two.now += 7 * DAY
     newcomer = two.start(two.second)
     report = newcomer.turn("shop")
     assert [wait.kind for wait in report.waits] == [WaitKind.IN_FLIGHT]
-    two.now += MINUTE
-    newcomer.turn("shop")
-    two.now += MINUTE / 2
-    two.turn()  # the holder is up
+    up = two.now + later
+    while two.now < up:
+        newcomer.turn("shop")
+        two.now += MINUTE / 2
+    two.start(FIRST)
+    two.turn()
     two.run(2 * DAY)
     assert two.history == [FIRST.field_manager]
 
@@ -211,6 +216,17 @@ def test_a_clock_two_days_ahead_takes_nothing(two: Two) -> None:
         two.now += 2 * DAY + MINUTE
         newcomer.turn("shop")
         assert two.holder() == FIRST.field_manager
+
+
+def test_a_holder_that_stays_away_after_that_has_lost_it_in_the_end(two: Two) -> None:
+    """An hour under the newcomer's eyes, and a week by the Lease."""
+    two.stop(FIRST)
+    two.now += 7 * DAY
+    two.start(two.second)
+    two.run(59 * MINUTE)
+    assert two.history == [FIRST.field_manager]
+    two.run(70 * DAY, 6 * HOUR)
+    assert two.history == [FIRST.field_manager, two.second.field_manager]
 
 
 def silence(world: Two, step: timedelta = 10 * MINUTE) -> timedelta:

@@ -1,8 +1,7 @@
-"""How a Service of Oracle's cloud is read, and what is written on it."""
+"""What is written on a Service of Oracle's cloud."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,46 +9,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from certbaton.cluster.services import project_service
 from certbaton.errors import ConfigurationError
-from certbaton.model import Instance, ObjectRef, OwnedFields, ServicePort, ServiceSpec, ServiceState
-from certbaton.targets.oci import LOAD_BALANCER_TYPE, SSL_PORTS, TLS_SECRET, OciTarget
-
-SHOP = ObjectRef("shop", "shop")
-SECRET = ObjectRef("certbaton", "shop-20270301-0123456789")
-OCI = OciTarget()
-
-HTTP = ServicePort("http", 80, "TCP", 8080)
-HTTPS = ServicePort("https", 443, "TCP", 8080)
-PLAIN = ServiceSpec(SHOP)
-NO_PORTS = ServiceSpec(SHOP, set_ssl_ports=False)
-NO_HTTPS = ServiceSpec(SHOP, add_https_port=False)
-NEITHER = ServiceSpec(SHOP, set_ssl_ports=False, add_https_port=False)
-OURS = OwnedFields(tls_secret=True, ssl_ports=True, https_port=True)
-
-
-def a_service(
-    *ports: ServicePort,
-    annotations: Mapping[str, str] | None = None,
-    owned: OwnedFields = OwnedFields(),  # noqa: B008 - frozen
-    type: str = "LoadBalancer",
-    load_balancer_class: str | None = None,
-    reference: ObjectRef | None = None,
-) -> ServiceState:
-    """A Service as people have it today; without *ports* with one called http."""
-    return ServiceState(
-        ref=SHOP,
-        uid="the uid",
-        resource_version="42",
-        type=type,
-        annotations=annotations or {},
-        ports=ports or (HTTP,),
-        addresses=(),
-        owned=owned,
-        reference=reference,
-        load_balancer_class=load_balancer_class,
-    )
-
+from certbaton.model import ObjectRef, OwnedFields, ServicePort, ServiceSpec, ServiceState
+from certbaton.targets.oci import LOAD_BALANCER_TYPE, SSL_PORTS, TLS_SECRET
+from targets.services import (
+    HTTP,
+    HTTPS,
+    NEITHER,
+    NO_HTTPS,
+    NO_PORTS,
+    OCI,
+    OURS,
+    PLAIN,
+    SECRET,
+    SHOP,
+    a_service,
+)
 
 # --- what is written ------------------------------------------------------------------------
 
@@ -254,72 +229,6 @@ def test_where_443_is_theirs_no_name_is_needed() -> None:
         ServicePort("web", 80, "TCP", 1), ServicePort("https", 443, "TCP", 2), owned=THEIRS
     )
     assert OCI.bind(state, PLAIN).problem is None
-
-
-# --- what is read -----------------------------------------------------------------------------
-
-MANY = tuple(ServicePort(f"p{number}", number, "TCP", 1) for number in (80, 443, 8443))
-READ: dict[str, tuple[str | None, tuple[int, ...]]] = {
-    "no annotation": (None, ()),
-    "one": ("443", (443,)),
-    "several, trimmed": (" 8443 ,443", (443, 8443)),
-    "one twice": ("443,443", (443,)),
-    "one that the Service lacks is ignored": ("443,9443", (443,)),
-    "empty": ("", ()),
-    "commas alone": (",,", ()),
-    "words": ("https,443", (443,)),
-    "negative": ("-443", ()),
-    "a fraction": ("443.0", ()),
-    "digits of another script": ("٤٤٣", ()),
-    "a number without end": ("4" * 200_000, ()),
-    "a long list": ("443," * 50_000, (443,)),
-}
-
-
-@pytest.mark.parametrize(("value", "ports"), READ.values(), ids=READ)
-def test_tls_ports(value: str | None, ports: tuple[int, ...]) -> None:
-    """As Oracle's controller reads ssl-ports; what it ignores or refuses is not probed."""
-    annotations = {} if value is None else {SSL_PORTS: value}
-    assert OCI.bind(a_service(*MANY, annotations=annotations), PLAIN).tls_ports == ports
-
-
-def test_a_udp_port_terminates_no_tls() -> None:
-    """443/UDP in ssl-ports is no listener."""
-    state = a_service(ServicePort("quic", 443, "UDP", 443), annotations={SSL_PORTS: "443"})
-    assert OCI.bind(state, NEITHER).tls_ports == ()
-
-
-NAMED: dict[str, tuple[str | None, ObjectRef | None]] = {
-    "no annotation": (None, None),
-    "name": ("cert", ObjectRef("shop", "cert")),
-    "namespace/name": ("certbaton/cert", ObjectRef("certbaton", "cert")),
-    "a/b/c is b in a": ("a/b/c", ObjectRef("a", "b")),
-    "empty": ("", None),
-    "a slash alone": ("/", None),
-    "no namespace": ("/cert", None),
-    "no name": ("certbaton/", None),
-    "nothing is trimmed": (" cert", ObjectRef("shop", " cert")),
-}
-
-
-def from_api(annotations: Mapping[str, str], **spec: Any) -> ServiceState:
-    """A Service object, through the same reading as the daemon's."""
-    obj = {
-        "metadata": {"name": "shop", "namespace": "shop", "annotations": dict(annotations)},
-        "spec": {
-            "type": "LoadBalancer",
-            "ports": [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": 8080}],
-            **spec,
-        },
-    }
-    return project_service(obj, Instance("certbaton", "certbaton").field_manager)
-
-
-@pytest.mark.parametrize(("value", "named"), NAMED.values(), ids=NAMED)
-def test_the_reference(value: str | None, named: ObjectRef | None) -> None:
-    """Read as Oracle's controller reads it."""
-    annotations = {} if value is None else {TLS_SECRET: value}
-    assert OCI.bind(from_api(annotations), PLAIN).reference == named
 
 
 # --- whatever somebody writes -----------------------------------------------------------------

@@ -1,9 +1,11 @@
 """
 A CA that is asked for nothing while a check fails: the other half of ``cluster.fence``.
 
-Reading goes on. What is sent although the process was stopped right after the check does no harm
-that lasts: newOrder hands an open order out again, answers and finalize meet an order that has
-moved on, and what they lead to is written to the cluster, or rather isn't.
+Reading goes on. Between the check and the request lie a connect, a nonce that is fetched, and the
+CA's refusals of nonces, each answered by sending anew. What is sent late, or although the process
+was stopped right after the check, does no harm that lasts: newOrder hands an open order out again,
+answers and finalize meet an order that has moved on, and what they lead to is written to the
+cluster, or rather isn't.
 """
 
 from __future__ import annotations

@@ -55,7 +55,8 @@ class WatchCache(Generic[T]):
     gets what was kept of the same object (same uid) before, is called in the
     order in which states are accepted and under the cache's lock, and must not
     raise on odd content. *on_change* is called, without the lock, after the
-    watch or a list brought something new; not for `learn`.
+    watch or a list brought something new; not for `learn`. *gone* is called
+    as *project* is, with the resourceVersion at which an object was gone.
 
     Without `start` there is no thread, and `relist` is how it comes to know
     anything. Safe to share between threads.
@@ -72,6 +73,7 @@ class WatchCache(Generic[T]):
         field_selector: str | None = None,
         limit: int | None = None,
         back_off: tuple[float, ...] = BACK_OFF,
+        gone: Callable[[int], None] = lambda version: None,
     ) -> None:
         self._api = api
         self._kind = kind
@@ -80,6 +82,7 @@ class WatchCache(Generic[T]):
         self._selectors = {"label_selector": label_selector, "field_selector": field_selector}
         self._limit = limit
         self._back_off = back_off
+        self._gone = gone
         self._on_change: Callable[[], None] = lambda: None
         self._lock = threading.RLock()
         self._entries: dict[ObjectRef, _Entry[T]] = {}
@@ -188,6 +191,7 @@ class WatchCache(Generic[T]):
         if entry is None or (entry.uid != uid and entry.version > version):
             return False
         del self._entries[ref]
+        self._gone(version)
         return True
 
     def _list(self) -> tuple[bool, str]:
@@ -220,6 +224,7 @@ class WatchCache(Generic[T]):
             for ref, entry in list(self._entries.items()):
                 if ref not in listed and entry.version <= version:
                     del self._entries[ref]
+                    self._gone(version)
                     changed = True
             # An object that we deleted while the list was made may be on it; it stays forgotten.
             self._forgotten &= uids

@@ -1,10 +1,12 @@
 """
 An API server that can be written to only while a check passes.
 
-The check comes right before each write is sent, after everything that led to it: a process that
-was stopped for an hour between deciding and writing writes nothing on waking. Between the check
-and the wire there are some microseconds in which it can still be stopped; what it then sends
-carries a resourceVersion or uid, or has a name that comes from its content.
+The check comes before each write is handed to the client, after everything that led to it: a
+process that was stopped for an hour between deciding and writing writes nothing on waking. It is
+no fence at the wire. Behind it may lie a connect, a second one, and a request that a proxy keeps
+for a while: seconds, or, for a process that is stopped just there, any time. Such a write arrives
+in the term of a successor, and is refused there, not here: it carries a resourceVersion or uid,
+or has a name that comes from its content.
 """
 
 from __future__ import annotations

@@ -20,8 +20,9 @@ from certbaton.model import Instance, ObjectRef
 
 FRESH: Final = timedelta(minutes=10)
 RETRY: Final = timedelta(minutes=1)
-# Who has not looked for longer has seen nothing of what happened in between.
-GAP: Final = 2 * FRESH
+# Who has not looked for longer has seen nothing of what happened in between. Looks come a bit
+# later than they are due, and one may be made up for by what was read just before.
+GAP: Final = 3 * FRESH
 LONGEST_SECONDS: Final = 3600  # no Lease of certbaton's lasts longer
 
 

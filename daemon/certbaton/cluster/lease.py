@@ -115,6 +115,7 @@ class Lease:
         self._missing = False
         self._sent: _Moment | None = None  # the last renewal that succeeded; None: not holding
         self._campaigning = False
+        self._finishing = False
         self._problem: str | None = None
         self._on_change: Callable[[], None] = lambda: None
         self._wake = threading.Event()
@@ -126,6 +127,7 @@ class Lease:
             namespace=self.ref.namespace,
             field_selector=f"metadata.name={self.ref.name}",
             project=self._heard,
+            gone=self._deleted,
         )
 
     # --- asking ------------------------------------------------------------------------
@@ -136,7 +138,9 @@ class Lease:
         return sent is not None and self._age(sent) < self._usable
 
     def ensure(self) -> None:
-        """Return if `valid`; NotLeading otherwise."""
+        """Return if `valid`, and not about to end; NotLeading otherwise."""
+        if self._finishing:
+            raise NotLeading("this process ends: it begins no write any more")
         if not self.valid():
             raise NotLeading(f"this process does not hold the Lease {self.ref}: it writes nothing")
 
@@ -179,6 +183,14 @@ class Lease:
             self._lapse()
             self._campaigning = not self._holding()
         self._wake.set()
+
+    def finish(self) -> None:
+        """
+        Begin no write any more, and do not renew or take it: it is released, or runs out.
+
+        For good; nothing is waited for.
+        """
+        self._finishing = True
 
     def stop(self) -> None:
         """End the threads. What is held is not given up, and runs out."""
@@ -230,10 +242,12 @@ class Lease:
 
     def _step(self) -> float:
         self._lapse()
+        if self._finishing:
+            return self._renew_every
         sent = self._sent
         if sent is not None:
             due = self._renew_every - self._age(sent)
-            return due if due > 0 else self._write()
+            return due if due > 0 and not self._missing else self._write()
         if not self._campaigning:
             return self._renew_every
         if self._seen is None and not self._missing:
@@ -298,6 +312,17 @@ class Lease:
                 self._seen, self._missing = _Seen(obj, self._ticks()), False
         self._told(known)
         return version_of(obj)
+
+    def _deleted(self, version: int) -> None:
+        """
+        Take in that it was gone at *version*: its holder makes it anew at once.
+
+        Until then whoever starts would find nothing, and take it. Those who stand by wait as long
+        as they would have.
+        """
+        with self._lock:
+            if self._holding() and self._seen is not None and version > self._seen.version:
+                self._seen, self._missing = None, True
 
     def _told(self, before: _Seen | None) -> None:
         """Draw the conclusions from a state that was just taken in."""

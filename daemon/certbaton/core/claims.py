@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from certbaton.model import (
     Action,
@@ -26,6 +26,8 @@ from certbaton.model import (
 
 NEVER = datetime.max.replace(tzinfo=UTC)
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
+# While the end of a claim is waited for, its holder is looked at so often at least.
+LOOK_EVERY = timedelta(minutes=10)
 
 
 def lapses_at(claim: Claim, policy: Policy) -> datetime:
@@ -111,6 +113,6 @@ def wait_for(ref: ObjectRef, claim: Claim, policy: Policy, now: datetime) -> Wai
     holder = f"{claim.holder.namespace}/{claim.holder.release}"
     if now >= _silent_until(claim, policy):
         what = f"Service {ref} is taken over unless {holder} shows up"
-        return Wait(what, until, WaitKind.IN_FLIGHT)
+        return Wait(what, min(until, now + LOOK_EVERY), WaitKind.IN_FLIGHT)
     what = f"Service {ref} is left to {holder} while that one lives"
     return Wait(what, min(until, now + policy.backstop), WaitKind.BACK_OFF)

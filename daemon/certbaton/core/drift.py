@@ -3,6 +3,11 @@ Drift: somebody else changed what we own on a Service. Who, and when it is undon
 
 With a growing pause, since a person or a GitOps controller stands behind it;
 after some rounds rarely, but never not at all.
+
+The pause runs from what the Journal says: when it was last undone, or first seen. Not from the
+managed fields: their time moves with anything that manager changes on the object, a label or a
+port (tried on a real API server, `contracts/test_apply_contract.py`), so that one who touches
+the Service every half minute would be waited for for ever.
 """
 
 from __future__ import annotations
@@ -24,11 +29,16 @@ from certbaton.model import (
 
 @dataclass(frozen=True, slots=True)
 class Drifted:
-    """*rounds* is how often it was undone so far; it is undone again at *repair_at*."""
+    """
+    *rounds* is how often it was undone so far; it is undone again at *repair_at*.
+
+    *first_seen*: the Journal does not know of it yet, and is to, as the pause runs from there.
+    """
 
     rounds: int
     repair_at: datetime
     note: str
+    first_seen: bool = False
 
 
 def drifted(
@@ -55,9 +65,10 @@ def drifted(
         last = None  # long ago, and quiet since
     rounds = last.rounds if last else 0
     pause = rarely if rounds >= policy.drift_rounds else min(first * 2**rounds, rarely)
-    at = max([moment for moment in (since, last.at if last else None) if moment], default=now)
+    # a change that is older than the pause when we first look has stood for long enough
+    at = last.at if last is not None else min(since or now, now)
     # what another instance wrote is there, whether we may look or not
-    if ref not in snapshot.claims and _urgent(binding.reference, snapshot, policy, now):
+    if ref not in snapshot.claims and _urgent(ref, binding.reference, snapshot, policy, now):
         # at once, yet never a race with somebody who changes it back every second
         often = last is not None and rounds >= policy.drift_rounds
         at, pause = (last.at, first) if last and often else (now, timedelta(0))
@@ -69,7 +80,7 @@ def drifted(
         f"drift: Service {ref}: {who} {what}; it is put back at {at + pause:%FT%TZ} "
         f"(so far {rounds} times); docs/gitops.md says how to make both agree"
     )
-    return Drifted(rounds, at + pause, note)
+    return Drifted(rounds, at + pause, note, first_seen=last is None)
 
 
 def _was_ours(ref: ObjectRef, snapshot: Snapshot) -> bool:
@@ -99,8 +110,18 @@ def _lifetime(choice: Choice, snapshot: Snapshot) -> timedelta:
     return max((v.leaf.lifetime for v in snapshot.versions if v.leaf), default=timedelta(days=90))
 
 
-def _urgent(named: ObjectRef | None, snapshot: Snapshot, policy: Policy, now: datetime) -> bool:
-    """Say whether what stands there now is nothing, gone, or late."""
+def _urgent(
+    service: ObjectRef,
+    named: ObjectRef | None,
+    snapshot: Snapshot,
+    policy: Policy,
+    now: datetime,
+) -> bool:
+    """
+    Say whether what stands there now is nothing, gone, or late.
+
+    What we may not look at is as late as the last that was proven at *service*.
+    """
     if named is None:
         return True
     by_ref = {version.ref: version for version in snapshot.versions}
@@ -108,5 +129,7 @@ def _urgent(named: ObjectRef | None, snapshot: Snapshot, policy: Policy, now: da
     leaf = version.leaf if version else snapshot.foreign.get(named)
     if leaf is not None:
         return now >= late_time(leaf, policy)
-    namespaces = {item.ref.namespace for item in snapshot.versions}
-    return version is None and named.namespace in namespaces and named not in snapshot.foreign
+    if named.namespace in {item.ref.namespace for item in snapshot.versions}:
+        return version is None and named not in snapshot.foreign
+    proven = [v.leaf for v in snapshot.versions if v.leaf and str(service) in v.served]
+    return bool(proven) and all(now >= late_time(leaf, policy) for leaf in proven)

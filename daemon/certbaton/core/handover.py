@@ -245,6 +245,8 @@ def _change(
     if found is not None:
         draft.notes.append(found.note)
         if now < found.repair_at:
+            if found.first_seen:
+                draft.actions.append(NoteService(spec.name, found.note, ref, drift_rounds=0))
             draft.waits.append(
                 Wait(f"Service {ref} is put back", found.repair_at, WaitKind.BACK_OFF)
             )

@@ -76,7 +76,11 @@ class GiveUp(Action):
 
 @dataclass(frozen=True, slots=True)
 class NoteService(Action):
-    """Write into the Journal what a Service named before us, or that drift is undone again."""
+    """
+    Write into the Journal what a Service named before us, or that drift is undone again.
+
+    *drift_rounds* 0: it was seen, and is not undone yet.
+    """
 
     service: ObjectRef
     original: str | None = None

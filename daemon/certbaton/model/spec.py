@@ -150,7 +150,7 @@ class Policy:
     drift_ceiling: timedelta = timedelta(minutes=1)
     drift_rounds: int = 5
     claim_lapse: timedelta = timedelta(hours=24)
-    claim_watch: timedelta = timedelta(minutes=1)
+    claim_watch: timedelta = timedelta(hours=1)
     clock_share: float = 1 / 20
     clock_floor: timedelta = timedelta(seconds=2)
     clock_ceiling: timedelta = timedelta(minutes=5)

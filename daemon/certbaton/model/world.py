@@ -130,7 +130,7 @@ class FailedValidation:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """How often somebody else changed a Service of ours, and when we last undid it."""
+    """How often we undid what somebody else changed, and when we last did, or first saw it."""
 
     rounds: int
     at: datetime
