@@ -221,7 +221,6 @@ def test_a_store_put_back_while_the_server_was_away_for_a_moment_is_noticed(
     """A watch from a resourceVersion of the future is silent: only a list can tell."""
     for name in ("one", "two"):
         api.create(Kind.SECRET, "a", body(name, "after"))
-    api._world.number = 50
     words.start()
     eventually(lambda: words.synced)
 
@@ -229,6 +228,7 @@ def test_a_store_put_back_while_the_server_was_away_for_a_moment_is_noticed(
         api.before = lambda asked: None
         api._world.number = 0
         api._world.objects.clear()
+        api._world.history.clear()
         api.create(Kind.SECRET, "a", body("one", "before"))
         raise ClusterUnavailable("connection refused")
 
