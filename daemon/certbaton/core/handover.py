@@ -13,6 +13,7 @@ from certbaton.core.drift import drifted
 from certbaton.core.renewal import (
     clock_trouble,
     late_time,
+    rejected,
     usable,
 )
 from certbaton.model import (
@@ -139,7 +140,7 @@ def _on_its_way(
     binding, state = snapshot.bindings[service.ref], snapshot.services[service.ref]
     by_ref = {version.ref: version for version in snapshot.versions}
     named = by_ref.get(binding.reference) if binding.reference else None
-    if named is None or not binding.complete:
+    if named is None or not binding.complete or rejected(named, service.ref):
         return None
     if choice.version is not None and choice.version.ref == named.ref:
         return choice.version
@@ -172,10 +173,9 @@ def _verdict(
         reject.showed_before(snapshot.versions, version, service.ref),
     )
     ours = frozenset(item.ref for item in snapshot.versions)
-    if not choice.back:
-        why = reject.refusal(handover, ours, policy, now)
-        if why is not None:
-            return reject.rejection(spec, handover, why, snapshot)
+    why = reject.refusal(handover, ours, policy, now)
+    if why is not None:
+        return reject.rejection(spec, handover, why, snapshot)
     proof = rollover.standing_proof(version, service.ref, binding)
     return rollover.judge(
         handover, proof, in_use(snapshot), _to_go(spec, version, snapshot), policy, now
@@ -312,7 +312,10 @@ def _cannot_wait(
         gone = ours and not _is_original(service.ref, snapshot)
         return gone or (leaf is not None and now >= late_time(leaf, policy))
     return (
-        version.leaf is None or not usable(version, now) or now >= late_time(version.leaf, policy)
+        version.leaf is None
+        or not usable(version, now)
+        or now >= late_time(version.leaf, policy)
+        or rejected(version, service.ref)
     )
 
 
