@@ -350,3 +350,12 @@ def test_going_back_waits_for_nothing() -> None:
     """A refused version was never on the listener."""
     found = planned(a_snapshot(OLD, REFUSED, services=[a_service(names=REFUSED)]))
     assert repoints(found) == [str(OLD.ref)]
+
+
+def test_an_unproven_end_is_told_in_every_plan() -> None:
+    """An Event is gone after an hour; the listener may show the old leaf for weeks."""
+    given_up = replace(NEW, served={str(SHOP): Proof(NOW - MINUTE, "unproven")})
+    there = a_service(names=given_up, changed_at=NOW - HOUR, sights=[a_sight(LATE)])
+    for paused in (False, True):
+        notes = planned(a_snapshot(LATE, given_up, services=[there]), a_spec(paused=paused)).notes
+        assert any(n.startswith("late: Service shop/shop names certbaton/shop-2") for n in notes)

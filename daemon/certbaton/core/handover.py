@@ -72,6 +72,8 @@ def roll_out(
     moving = next((str(ref) for ref, found in verdicts.items() if isinstance(found, Wait)), None)
     for service, choice in choices.items():
         put_back = _tell(draft, service, choice, snapshot)
+        if (unproven := _still_unproven(service, choice, snapshot, policy, now)) is not None:
+            draft.notes.append(unproven)
         if choice.problem is not None:
             until = now + policy.backstop
             draft.waits.append(Wait(choice.problem, until, WaitKind.BACK_OFF))
@@ -148,6 +150,37 @@ def _on_its_way(
     return named if follows and usable(named, now) else None
 
 
+def _handover(
+    service: ServiceSpec, choice: Choice, snapshot: Snapshot, now: datetime
+) -> rollover.Handover | None:
+    """Gather what is known of the handover at *service*, if its listener is looked at."""
+    ref = service.ref
+    version, listener = _on_its_way(service, choice, snapshot, now), snapshot.listeners.get(ref)
+    if version is None or listener is None:
+        return None
+    return rollover.Handover(
+        service,
+        snapshot.services[ref],
+        snapshot.bindings[ref],
+        listener,
+        version,
+        reject.showed_before(snapshot.versions, version, ref),
+    )
+
+
+def _still_unproven(
+    service: ServiceSpec, choice: Choice, snapshot: Snapshot, policy: Policy, now: datetime
+) -> str | None:
+    """Say what is wrong with a handover that was given up."""
+    handover = _handover(service, choice, snapshot, now)
+    if handover is None:
+        return None
+    known = {leaf.sha256: (ref, leaf) for ref, leaf in snapshot.foreign.items()}
+    known |= {v.leaf.sha256: (v.ref, v.leaf) for v in snapshot.versions if v.leaf}
+    proof = rollover.standing_proof(handover.version, service.ref, handover.binding)
+    return rollover.still_unproven(handover, proof, known, policy, now)
+
+
 def _verdict(
     spec: CertificateSpec,
     service: ServiceSpec,
@@ -157,21 +190,10 @@ def _verdict(
     now: datetime,
 ) -> str | Wait | Reject | None:
     """Judge the handover at *service*, if one has begun and is open."""
-    state, binding = snapshot.services[service.ref], snapshot.bindings[service.ref]
-    listener, version = (
-        snapshot.listeners.get(service.ref),
-        _on_its_way(service, choice, snapshot, now),
-    )
-    if version is None or listener is None:
+    handover = _handover(service, choice, snapshot, now)
+    if handover is None:
         return None
-    handover = rollover.Handover(
-        service,
-        state,
-        binding,
-        listener,
-        version,
-        reject.showed_before(snapshot.versions, version, service.ref),
-    )
+    version, binding = handover.version, handover.binding
     ours = frozenset(item.ref for item in snapshot.versions)
     why = reject.refusal(handover, ours, policy, now)
     if why is not None:
