@@ -138,6 +138,13 @@ WINDOWS: dict[str, Window] = {
         (NEW,),
         {LEGACY: a_leaf(begins=NOW - 76 * DAY)},
     ),
+    "a hand-made one that is not there": Window(False, a_service(names=LEGACY, ours=False), (NEW,)),
+    "a hand-made one that is signed by itself": Window(
+        False, a_service(names=LEGACY, ours=False), (NEW,), {LEGACY: a_leaf(self_signed=True)}
+    ),
+    "a hand-made one for other names": Window(
+        False, a_service(names=LEGACY, ours=False), (NEW,), {LEGACY: a_leaf(names=NAMES[:1])}
+    ),
     "a hand-made one that cannot be read": Window(
         True, a_service(names=THEIRS, ours=False), (NEW,)
     ),

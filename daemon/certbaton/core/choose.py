@@ -143,10 +143,17 @@ def _better(
 def answers_for(
     leaf: Leaf, spec: CertificateSpec, snapshot: Snapshot, ref: ObjectRef, now: datetime
 ) -> bool:
-    """Say whether a hand-made *leaf* does what is asked now; its issuer is not judged."""
+    """Say whether a hand-made *leaf* may stay for now; its issuer is not judged."""
     claim = snapshot.claims.get(ref)
     if claim is not None and claim.asked:
         return False  # a Service that an operator wants taken away is not left for its leaf's sake
+    return will_do(leaf, spec, snapshot, ref, now)
+
+
+def will_do(
+    leaf: Leaf, spec: CertificateSpec, snapshot: Snapshot, ref: ObjectRef, now: datetime
+) -> bool:
+    """Say whether *leaf* is valid, for the names asked for, and served by the listener's suite."""
     valid = leaf.not_before <= now < leaf.not_after
     names = set(leaf.names)
     covered = all(name in names or f"*.{name.partition('.')[2]}" in names for name in spec.names)

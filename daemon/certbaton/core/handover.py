@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from certbaton.core import reject, rollover
-from certbaton.core.choose import Choice, choose
+from certbaton.core.choose import Choice, choose, is_useless, will_do
 from certbaton.core.drift import drifted
 from certbaton.core.renewal import (
     clock_trouble,
@@ -313,14 +313,19 @@ def _blocked(
         what = f"Service {ref} is next, after {moving}"
         return Wait(what, now + policy.poll_listener, WaitKind.IN_FLIGHT)
     opens_at = snapshot.window_opens_at
-    if opens_at is not None and not _cannot_wait(service, choice, snapshot, policy, now):
+    if opens_at is not None and not _cannot_wait(spec, service, choice, snapshot, policy, now):
         what = f"Service {ref} is made to name {choice.ref} in the next rollout window"
         return Wait(what, opens_at, WaitKind.LATER)
     return None
 
 
 def _cannot_wait(
-    service: ServiceSpec, choice: Choice, snapshot: Snapshot, policy: Policy, now: datetime
+    spec: CertificateSpec,
+    service: ServiceSpec,
+    choice: Choice,
+    snapshot: Snapshot,
+    policy: Policy,
+    now: datetime,
 ) -> bool:
     """Say whether a rollout window is not waited for: what is there now is worse than a pause."""
     named = snapshot.bindings[service.ref].reference
@@ -330,9 +335,12 @@ def _cannot_wait(
     version = by_ref.get(named)
     if version is None:
         leaf = snapshot.foreign.get(named)
+        if leaf is not None:
+            does = will_do(leaf, spec, snapshot, service.ref, now)
+            return not does or now >= late_time(leaf, policy)
         ours = snapshot.services[service.ref].owned.tls_secret
         gone = ours and not _is_original(service.ref, snapshot)
-        return gone or (leaf is not None and now >= late_time(leaf, policy))
+        return gone or is_useless(named, snapshot, now)
     return (
         version.leaf is None
         or not usable(version, now)
