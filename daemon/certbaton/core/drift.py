@@ -24,11 +24,16 @@ from certbaton.model import (
 
 @dataclass(frozen=True, slots=True)
 class Drifted:
-    """*rounds* is how often it was undone so far; it is undone again at *repair_at*."""
+    """
+    *rounds* is how often it was undone so far; it is undone again at *repair_at*.
+
+    *note* says so, *held* says it where something else keeps us from undoing it.
+    """
 
     rounds: int
     repair_at: datetime
     note: str
+    held: str
 
 
 def drifted(
@@ -65,11 +70,14 @@ def drifted(
     what = f"set it to {binding.value!r:.80}" if binding.value else "took tls-secret away"
     if owned.tls_secret:
         who, what = "somebody", f"took {taken} away"
-    note = (
-        f"drift: Service {ref}: {who} {what}; it is put back at {at + pause:%FT%TZ} "
-        f"(so far {rounds} times); docs/gitops.md says how to make both agree"
+    said = f"drift: Service {ref}: {who} {what}; it is"
+    help_ = f"(so far {rounds} times); docs/gitops.md says how to make both agree"
+    return Drifted(
+        rounds,
+        at + pause,
+        f"{said} put back at {at + pause:%FT%TZ} {help_}",
+        f"{said} not put back now {help_}",
     )
-    return Drifted(rounds, at + pause, note)
 
 
 def _was_ours(ref: ObjectRef, snapshot: Snapshot) -> bool:

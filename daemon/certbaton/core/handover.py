@@ -253,14 +253,16 @@ def _change(
 ) -> bool:
     """Plan a repoint, or say why not now; true if one is planned."""
     ref, binding = service.ref, snapshot.bindings[service.ref]
-    blocked = _blocked(spec, service, choice, moving, snapshot, policy, now)
-    if isinstance(blocked, str):
-        draft.notes.append(blocked)
-        return False
-    if blocked is not None:
-        draft.waits.append(blocked)
-        return False
     found = drifted(service, choice, snapshot, policy, now)
+    blocked = _blocked(spec, service, choice, moving, snapshot, policy, now)
+    if blocked is not None:
+        if found is not None:
+            draft.notes.append(found.held)
+        if isinstance(blocked, str):
+            draft.notes.append(blocked)
+        else:
+            draft.waits.append(blocked)
+        return False
     if found is not None:
         draft.notes.append(found.note)
         if now < found.repair_at:
