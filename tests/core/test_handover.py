@@ -210,14 +210,38 @@ def test_what_a_service_named_goes_into_the_journal_first() -> None:
     assert (noted.service, noted.original) == (SHOP, str(THEIRS))
 
 
+def noted(
+    there: There, original: str | None = None, versions: Sequence[SecretVersion] = (NEW,)
+) -> list[str]:
+    """What a Service named, as it is written down; *original* is what the Journal has."""
+    journal = Journal(originals={str(SHOP): original} if original else {})
+    found = planned(a_snapshot(*versions, services=[there], journal=journal))
+    assert repoints(found) == [str(NEW.ref)]
+    return [a.original for a in found.actions if isinstance(a, NoteService) and a.original]
+
+
 def test_it_is_noted_once() -> None:
-    """The first name counts; ours is no original."""
-    journal = Journal(originals={str(SHOP): "legacy"})
-    there = a_service(names=THEIRS, ours=False)
-    assert kinds(planned(a_snapshot(NEW, services=[there], journal=journal)).actions) == ["Repoint"]
-    assert kinds(planned(a_snapshot(OLD, NEW, services=[a_service(names=OLD)])).actions) == [
-        "Repoint"
-    ]
+    """Ours is no original, nor is what somebody else wrote over ours."""
+    assert noted(a_service(names=THEIRS, ours=False), str(THEIRS)) == []
+    assert noted(a_service(names=OLD), versions=(OLD, NEW)) == []
+    assert noted(a_service(names=THEIRS, ours=False, changed_at=NOW - DAY)) == []
+
+
+def test_a_service_that_was_made_anew_is_noted_anew() -> None:
+    """We never wrote this one: what its namesake named years ago is no way back."""
+    again = a_service(names=THEIRS, ours=False, anybody_changed_at=NOW - HOUR)
+    assert noted(again, "years/ago") == [str(THEIRS)]
+    assert noted(again, "years/ago", (OLD, NEW)) == [str(THEIRS)], "its namesake had ours"
+    gone = a_service(names=LEGACY, ours=False)
+    assert noted(gone, str(THEIRS)) == [], "what is not there is no way back either"
+    assert noted(gone) == [str(LEGACY)]
+
+
+def test_a_name_that_no_secret_can_have_is_not_kept() -> None:
+    """An annotation may have 200 kB: neither the Journal nor the log is filled with it."""
+    for length, kept in ((502, 1), (503, 0)):
+        there = a_service(names=ObjectRef("shop", "x" * length), ours=False)
+        assert len(noted(there)) == kept
 
 
 @dataclass(frozen=True)

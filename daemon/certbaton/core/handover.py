@@ -35,6 +35,9 @@ from certbaton.model import (
     WaitKind,
 )
 
+# namespace/name; what is longer names no Secret, and would only fill the Journal and the log
+LONGEST_NAME = 253 + 1 + 253
+
 
 @dataclass(slots=True)
 class Draft:
@@ -270,16 +273,17 @@ def _change(
                 Wait(f"Service {ref} is put back", found.repair_at, WaitKind.BACK_OFF)
             )
             return False
-        draft.actions.append(NoteService(spec.name, found.note, ref, drift_rounds=found.rounds + 1))
     version, target = choice.version, choice.ref
     assert target is not None  # noqa: S101 - the caller looked
     if version is not None and version.marked_at is not None:
         # the mark comes off first, so that a sweep begun elsewhere fails
         draft.actions.append(Unmark(spec.name, f"{version.ref} is to be named again", version))
         return True
-    if found is None and _is_foreign(service, snapshot):
-        why = f"Service {ref} named {binding.value} before we came"
-        draft.actions.append(NoteService(spec.name, why, ref, original=binding.value))
+    original = binding.value if _is_foreign(service, snapshot, now) else None
+    if found is not None or original is not None:
+        why = found.note if found else f"Service {ref} named {original} before we came"
+        rounds = found.rounds + 1 if found else None
+        draft.actions.append(NoteService(spec.name, why, ref, original, rounds))
     if binding.reference == target:
         why = f"Service {ref} lacks what goes with {target}"
     elif choice.back:
@@ -351,12 +355,19 @@ def _cannot_wait(
     )
 
 
-def _is_foreign(service: ServiceSpec, snapshot: Snapshot) -> bool:
-    """Say whether the Service names what we never wrote, and the Journal does not know it yet."""
+def _is_foreign(service: ServiceSpec, snapshot: Snapshot, now: datetime) -> bool:
+    """
+    Say whether the Service names what we never wrote, and the Journal does not know it yet.
+
+    A Service that was made anew, or changed before our first write, has another
+    name than the Journal's; one that is of no use takes the place of none.
+    """
     ref = service.ref
     binding, state = snapshot.bindings[ref], snapshot.services[ref]
-    if binding.value is None or state.owned.changed_at is not None:
+    named = binding.reference
+    if binding.value is None or named is None or state.owned.changed_at is not None:
         return False
-    if binding.reference in {version.ref for version in snapshot.versions}:
+    if len(binding.value) > LONGEST_NAME or named in {item.ref for item in snapshot.versions}:
         return False
-    return snapshot.journal is None or str(ref) not in snapshot.journal.originals
+    noted = snapshot.journal.originals.get(str(ref)) if snapshot.journal else None
+    return noted is None or (noted != binding.value and not is_useless(named, snapshot, now))
