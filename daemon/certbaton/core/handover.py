@@ -85,7 +85,7 @@ def roll_out(
         if isinstance(verdict, Wait):
             draft.waits.append(verdict)
         elif isinstance(verdict, Reject):
-            if not spec.paused and clock_trouble(spec, snapshot, policy, now) is None:
+            if not spec.paused and clock_trouble(snapshot, policy, now) is None:
                 draft.actions.append(verdict)
         elif verdict is not None and (version := _on_its_way(service, choice, snapshot, now)):
             draft.actions.append(_served(spec, service, version, verdict, snapshot))
