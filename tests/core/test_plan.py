@@ -193,6 +193,15 @@ def test_three_services_one_after_the_other() -> None:
     ]
 
 
+def test_patience_with_one_service_is_shared_with_those_that_still_have_to_come() -> None:
+    """Half of what the oldest leaf in use has left, divided by two Services to go."""
+    begins = NOW + 55 * MINUTE - 90 * DAY
+    ends = a_version("shop-1", begins=begins, served={API: "wire"})
+    for ago, done in ((15 * MINUTE, []), (25 * MINUTE, ["MarkServed", "Repoint"])):
+        there = [on(SHOP, NEW, changed_at=NOW - ago), on(API, ends)]
+        assert kinds(planned(a_snapshot(ends, NEW, services=there), TWO).actions) == done
+
+
 def test_a_service_that_refused_to_be_written_holds_nobody_up() -> None:
     """It is still to be written, when its time comes; the next one does not wait for it."""
     snapshot = a_snapshot(NEW, services=NEITHER)
