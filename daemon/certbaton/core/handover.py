@@ -290,7 +290,8 @@ def _change(
         why = f"Service {ref} goes back to {target}, which worked there"
     else:
         why = f"Service {ref} is to name {target}"
-    draft.actions.append(Repoint(spec.name, why, service, version, target))
+    named = snapshot.services[ref].reference
+    draft.actions.append(Repoint(spec.name, why, service, version, target, named))
     return True
 
 
