@@ -222,6 +222,18 @@ CASES: dict[str, Case] = {
     "the same, and that trial is under way: it ends first": Case(
         [UNTRIED, REFUSED], UNTRIED, "shop-2", foreign={LEGACY: a_leaf()}
     ),
+    "the same, at a Service made anew with another hand-made one": Case(
+        [UNTRIED, REFUSED], THEIRS, "shop-2", foreign={LEGACY: a_leaf()}, ours=False
+    ),
+    "all that fit are refused, and somebody else took the name away: what worked": Case(
+        [OTHER_NAMES, REFUSED], None, "shop-2", True
+    ),
+    "the same, or wrote another there": Case(
+        [OTHER_NAMES, REFUSED], THEIRS, "shop-2", True, ours=False
+    ),
+    "all are refused, at a Service made anew with another hand-made one": Case(
+        [REFUSED], THEIRS, None, foreign={LEGACY: a_leaf()}, ours=False
+    ),
     "refused, and the suite cannot serve what worked any more": Case(
         [EC, REFUSED], REFUSED, None, suite=RSA, journal=None
     ),

@@ -103,13 +103,13 @@ def choose(
         )
         return replace(_instead(ref, snapshot, now), problem=problem)
     taken = [version for version in suiting if not rejected(version, ref)]
-    if not taken:
-        return _instead(ref, snapshot, now)
-    if suiting[0] is not taken[0]:
+    if suiting and suiting[0] not in taken:
         back = _back(ref, snapshot, now)
         on_trial = binding.reference in {version.ref for version in taken}
         if back is not None and not (on_trial and back.version is None):
             return back
+    if not taken:
+        return _instead(ref, snapshot, now)
     return _better(spec, ref, binding, taken[0], snapshot, now) or Choice(taken[0])
 
 
@@ -173,11 +173,15 @@ def _back(ref: ObjectRef, snapshot: Snapshot, now: datetime) -> Choice | None:
     ]
     if proofs:
         return Choice(max(proofs, key=lambda found: found[:3])[3], back=True)
-    original = _original(ref, snapshot, now)
+    original, named = _original(ref, snapshot, now), snapshot.bindings[ref].reference
     if original is None:
         return None
-    is_there = snapshot.bindings[ref].reference == original
-    return Choice() if is_there else Choice(reference=original, back=True)
+    if named == original:
+        return Choice()
+    ours = any(version.ref == named for version in snapshot.versions)
+    if not ours and snapshot.services[ref].owned.changed_at is None:
+        return None  # a Service that was made anew: what its namesake named is not its own
+    return Choice(reference=original, back=True)
 
 
 def _valid(ref: ObjectRef, snapshot: Snapshot, now: datetime) -> list[SecretVersion]:
