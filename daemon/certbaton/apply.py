@@ -162,6 +162,8 @@ class Applier:
         state = self._cluster.services.service(service.ref)
         if state is None:
             raise Conflict(f"Service {service.ref} is gone")
+        if state.reference != action.named:  # it is not noted what is there now, or why to undo it
+            raise Conflict(f"Service {service.ref} was changed meanwhile")
         body = self._target.body(state, service, action.reference)
         self._cluster.services.apply(service.ref, body, self._field_manager)
         return Applied()

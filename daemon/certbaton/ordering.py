@@ -257,8 +257,8 @@ class Orders:
         name, key = action.certificate, str(action.service)
         journal = self._cluster.store.journal(name) or Journal()
         if action.original is not None:
-            originals = {key: action.original} | dict(journal.originals)  # the first one counts
-            journal = replace(journal, originals=originals)
+            # again for a Service that was made anew: what it named years ago is no way back
+            journal = replace(journal, originals={**journal.originals, key: action.original})
         if action.drift_rounds is not None:
             found = Drift(action.drift_rounds, self._clock())
             journal = replace(journal, drift={**journal.drift, key: found})

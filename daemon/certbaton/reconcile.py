@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -145,7 +146,7 @@ class Reconciler:
         return report
 
     def _rounds(self, report: Report) -> None:
-        conflicts = 0
+        conflicts: Counter[str] = Counter()
         for _ in range(MAX_ROUNDS):
             if self._is_over():
                 self._stopped(report)
@@ -158,20 +159,26 @@ class Reconciler:
             report.waits = (*found.waits, *waits)
             if not actions:
                 return
+            failed: set[str] = set()
             for action in actions:
+                key = _key(action)
                 if self._is_over():
                     self._stopped(report)
                     return
+                if key in failed:
+                    continue  # it rests on what failed: no repoint before its note is written
                 try:
-                    self._act(action, report, found.due)
-                    conflicts = 0
+                    if not self._act(action, report, found.due):
+                        failed.add(key)
+                    elif not isinstance(action, NoteService):
+                        conflicts.pop(key, None)
                 except NotLeading:
                     self._stopped(report)
                     return
                 except Conflict as exc:
-                    conflicts += 1
-                    if conflicts > CONFLICTS_IN_A_ROW:
-                        raise RetryableError(f"somebody else keeps writing: {exc}") from exc
+                    conflicts[key] += 1
+                    if conflicts[key] > CONFLICTS_IN_A_ROW:
+                        self._failed(action, f"somebody else keeps writing: {exc}", report)
                     break  # what was planned after it rests on the same look
         raise RetryableError("going round in circles; please report it, with the log")
 
@@ -183,23 +190,31 @@ class Reconciler:
         until = self._clock() + STOPPED_PAUSE
         report.waits += (Wait("stopped midway", until, WaitKind.IN_FLIGHT),)
 
-    def _act(self, action: Action, report: Report, due: datetime | None) -> None:
-        key = _key(action)
-        name = action.certificate
+    def _act(self, action: Action, report: Report, due: datetime | None) -> bool:
+        """Carry out *action*; false if it failed, which is reported."""
         try:
             applied = self._applier.apply(action)
         except Conflict:
             raise
         except OrderFailed as exc:
-            report.failed.append(str(exc))
-            self._complain(action, str(exc))
+            self._failed(action, str(exc), report, recorded=True)
         except CertbatonError as exc:
-            report.failed.append(str(exc))
-            if not isinstance(action, ORDERING) or not self._recorded(name, exc):
-                self._pause(name, key, f"{type(action).__name__}: {exc}")
-            self._complain(action, str(exc))
+            recorded = isinstance(action, ORDERING) and self._recorded(action.certificate, exc)
+            self._failed(action, str(exc), report, recorded=recorded)
         else:
             self._done(action, applied, report, due)
+            return True
+        return False
+
+    def _failed(
+        self, action: Action, message: str, report: Report, *, recorded: bool = False
+    ) -> None:
+        """Report it, and unless the Journal says when it is tried again (*recorded*), pause it."""
+        report.failed.append(message)
+        if not recorded:
+            what = f"{type(action).__name__}: {message}"
+            self._pause(action.certificate, _key(action), what)
+        self._complain(action, message)
 
     def _recorded(self, name: str, error: CertbatonError) -> bool:
         """Write the failure of an order into the Journal; False where even that failed."""

@@ -71,6 +71,10 @@ class Case:
 EXPIRED = a_version("shop-2", begins=NOW - 100 * DAY, served=served(99 * DAY))
 OTHER_NAMES = a_version("shop-2", begins=NOW - 30 * DAY, names=NAMES[:1], served=served(30 * DAY))
 LONGER = a_version("shop-2", begins=NOW - 30 * DAY, lasts=365 * DAY, served=served(30 * DAY))
+UNTRIED = a_version("shop-2", begins=NOW - 30 * DAY)
+EC = a_version("shop-2", begins=NOW - 30 * DAY, key_type="P-256", served=served(30 * DAY))
+UNTRIED_EC = a_version("shop-2", begins=NOW - 30 * DAY, key_type="P-256")
+DATED = a_leaf(begins=NOW - 91 * DAY)
 UNPROVEN = a_version("shop-2", begins=NOW - 30 * DAY, served=served(30 * DAY, "unproven"))
 
 CASES: dict[str, Case] = {
@@ -169,6 +173,9 @@ CASES: dict[str, Case] = {
     "refused, and nothing was proven: the one before it": Case(
         [UNPROVEN, REFUSED], REFUSED, "shop-2", True
     ),
+    "refused: what was proven, though another was there later": Case(
+        [FIRST, UNPROVEN, REFUSED], REFUSED, "shop-1", True
+    ),
     "refused, nothing proven, and the one before has other names": Case(
         [
             a_version(
@@ -203,6 +210,49 @@ CASES: dict[str, Case] = {
     "the same, where that cannot be read": Case(
         [REFUSED], THEIRS, None, journal=Journal(originals={str(SHOP): "legacy"})
     ),
+    "refused, and none of ours worked here: what it named before us, no older one of ours": Case(
+        [UNTRIED, REFUSED], REFUSED, "legacy", True, foreign={LEGACY: a_leaf()}
+    ),
+    "the same, and it went back there": Case(
+        [UNTRIED, REFUSED], LEGACY, None, foreign={LEGACY: a_leaf()}
+    ),
+    "the same, and that has expired: the older one, on trial": Case(
+        [UNTRIED, REFUSED], REFUSED, "shop-2", foreign={LEGACY: DATED}
+    ),
+    "the same, and that trial is under way: it ends first": Case(
+        [UNTRIED, REFUSED], UNTRIED, "shop-2", foreign={LEGACY: a_leaf()}
+    ),
+    "the same, at a Service made anew with another hand-made one": Case(
+        [UNTRIED, REFUSED], THEIRS, "shop-2", foreign={LEGACY: a_leaf()}, ours=False
+    ),
+    "all that fit are refused, and somebody else took the name away: what worked": Case(
+        [OTHER_NAMES, REFUSED], None, "shop-2", True
+    ),
+    "the same, or wrote another there": Case(
+        [OTHER_NAMES, REFUSED], THEIRS, "shop-2", True, ours=False
+    ),
+    "all are refused, at a Service made anew with another hand-made one": Case(
+        [REFUSED], THEIRS, None, foreign={LEGACY: a_leaf()}, ours=False
+    ),
+    "refused, and the suite cannot serve what worked any more": Case(
+        [EC, REFUSED], REFUSED, None, suite=RSA, journal=None
+    ),
+    "the same, and it can serve what it named before us": Case(
+        [EC, REFUSED], REFUSED, "legacy", True, foreign={LEGACY: a_leaf()}, suite=RSA
+    ),
+    "the same, and it cannot serve that either": Case(
+        [EC, REFUSED], REFUSED, None, foreign={LEGACY: a_leaf(key_type="P-256")}, suite=RSA
+    ),
+    "what it names has expired, and the only valid one was refused": Case(
+        [EXPIRED, REFUSED], EXPIRED, "shop-3", journal=None
+    ),
+    "the same, by all": Case([EXPIRED, REFUSED_BY_ALL], EXPIRED, "shop-3", journal=None),
+    "the same, and an older one has other names": Case(
+        [EXPIRED, a_version("shop-1", names=NAMES[:1]), REFUSED], EXPIRED, "shop-1", journal=None
+    ),
+    "a hand-made one that has expired, and the only valid one was refused": Case(
+        [REFUSED], LEGACY, "shop-3", foreign={LEGACY: DATED}, ours=False
+    ),
     "refused, and a newer one is there": Case(
         [SECOND, REFUSED, a_version("shop-4", begins=NOW - MINUTE)], SECOND, "shop-4"
     ),
@@ -223,6 +273,12 @@ CASES: dict[str, Case] = {
         [REFUSED], ObjectRef(HOME, "gone"), "shop-3", journal=None
     ),
     "the same, and all that is left has expired": Case([EXPIRED], ObjectRef(HOME, "gone"), None),
+    "what we wrote is gone, and the suite can serve what worked only": Case(
+        [EC, THIRD], ObjectRef(HOME, "gone"), "shop-2", True, suite=EC_ONLY
+    ),
+    "the same, an older one that never was there": Case(
+        [UNTRIED_EC, THIRD], ObjectRef(HOME, "gone"), "shop-2", suite=EC_ONLY
+    ),
     "somebody else's is gone, as far as we know": Case(
         [OTHER_NAMES], THEIRS, None, ours=False, journal=None
     ),

@@ -18,6 +18,7 @@ from core.build import (
     a_service,
     a_snapshot,
     a_version,
+    an_event,
     kinds,
     planned,
 )
@@ -61,4 +62,25 @@ def test_nothing_is_deleted() -> None:
     marked = replace(old[1], marked_at=NOW - HOUR)
     world = a_snapshot(new, old[0], marked, services=[a_service(names=new)])
     assert set(kinds(planned(world).actions)) & {"MarkForDeletion", "DeleteVersion"}
+    assert kinds(planned(apart(world, HOUR)).actions) == []
+
+
+def test_nothing_is_deleted_for_a_certificate_that_left_the_configuration() -> None:
+    """By a clock that is an hour ahead it would have been marked long enough."""
+    marked = a_version("shop-1", begins=NOW - 80 * DAY, marked_at=NOW - HOUR)
+    assert kinds(planned(a_snapshot(marked), configured=False).actions) == ["DeleteVersion"]
+    found = planned(apart(a_snapshot(marked), -HOUR), configured=False)
+    assert found.actions == ()
+    assert any("the clock here is" in note for note in found.notes)
+
+
+def test_nothing_is_refused() -> None:
+    """What an Event says of before and after rests on two clocks; it is judged afterwards."""
+    words = "Http Status Code: 400. Error Code: InvalidParameter. Operation Name: CreateCertificate"
+    event = an_event("SyncFailed", first_at=NOW - MINUTE, count=3, message=words)
+    tried = a_version("shop-2", begins=NOW - HOUR)
+    there = a_service(names=tried, changed_at=NOW - 40 * MINUTE, events=[event])
+    old = a_version("shop-1", begins=NOW - 40 * DAY, served={SHOP: "wire"})
+    world = a_snapshot(old, tried, services=[there])
+    assert kinds(planned(world).actions) == ["Reject"]
     assert kinds(planned(apart(world, HOUR)).actions) == []

@@ -174,6 +174,22 @@ def test_the_handover_ended(
     assert handed_over_at(TWO, snapshot, newest) == since
 
 
+def test_a_proof_from_before_our_last_change_ends_no_handover() -> None:
+    """A version that is put back on a listener has to be seen there again."""
+    newest = a_version("shop-4", begins=NOW - 2 * DAY, served={SHOP: DAY_AGO})
+    for changed, since in ((NOW - HOUR, None), (NOW - 2 * DAY, NOW - DAY)):
+        snapshot = world(newest, there=[a_service(names=newest, changed_at=changed)])
+        assert handed_over_at(a_spec(), snapshot, newest) == since
+
+
+def test_a_service_that_cannot_be_written_is_not_waited_for() -> None:
+    """Somebody has to change it first; what it names stays for being named."""
+    newest = a_version("shop-4", begins=NOW - 2 * DAY, served={SHOP: DAY_AGO})
+    for problem, since in ((None, None), ("it is an nlb now", NOW - DAY)):
+        there = [a_service(names=newest), a_service(API, names=version(3), problem=problem)]
+        assert handed_over_at(TWO, world(newest, there=there), newest) == since
+
+
 # --- what stays -----------------------------------------------------------------------------
 
 

@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 import pytest
 
 from certbaton.model import (
+    PAUSED,
+    CertificateSpec,
     Claim,
     Drift,
     Instance,
@@ -32,6 +34,7 @@ from core.build import (
     a_leaf,
     a_service,
     a_snapshot,
+    a_spec,
     a_version,
     kinds,
     planned,
@@ -281,3 +284,29 @@ def test_port_443_follows_http_at_once() -> None:
     """Whoever changes where http goes took nothing of ours away."""
     found = planned(incomplete(WROTE, Journal(drift={str(SHOP): Drift(5, NOW)})))
     assert kinds(found.actions) == ["Repoint"]
+
+
+def paused(snapshot: Snapshot) -> Snapshot:
+    state = replace(snapshot.services[SHOP], annotations={PAUSED: "true"})
+    return replace(snapshot, services={SHOP: state})
+
+
+HELD: dict[str, tuple[Snapshot, CertificateSpec]] = {
+    "the window is closed": (replace(world(), window_opens_at=NOW + 5 * DAY), a_spec()),
+    "the Service is paused": (paused(world()), a_spec()),
+    "the certificate is paused": (world(), a_spec(paused=True)),
+}
+
+
+@pytest.mark.parametrize(("snapshot", "spec"), HELD.values(), ids=HELD)
+def test_drift_is_told_while_it_may_not_be_undone(
+    snapshot: Snapshot, spec: CertificateSpec
+) -> None:
+    """Who did it can be talked to meanwhile; no time is promised."""
+    found = planned(snapshot, spec)
+    assert found.actions == ()
+    assert (
+        "drift: Service shop/shop: field manager 'argocd-controller' set it to "
+        "'certbaton/shop-1'; it is not put back now (so far 0 times); docs/gitops.md says how to "
+        "make both agree"
+    ) in found.notes

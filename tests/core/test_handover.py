@@ -1,14 +1,13 @@
-"""What each Service needs: paused, windows, adoption, put back, sick Services, trials."""
+"""What each Service needs: paused, windows, adoption, put back, one change at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import pytest
 
-from certbaton.core.demand import trial_over
 from certbaton.model import (
     EVERYWHERE,
     Journal,
@@ -20,7 +19,6 @@ from certbaton.model import (
     PutBack,
     Repoint,
     SecretVersion,
-    Snapshot,
     WaitKind,
 )
 from core.build import (
@@ -111,6 +109,7 @@ class Window:
 
 
 REFUSED = a_version("shop-2", begins=NOW - HOUR, rejected={SHOP: NOW - MINUTE})
+UNTRIED = a_version("shop-1", begins=NOW - 40 * DAY)
 DATED = a_version("shop-1", begins=NOW - 91 * DAY)
 WINDOWS: dict[str, Window] = {
     "renewed": Window(True, a_service(names=OLD)),
@@ -119,6 +118,9 @@ WINDOWS: dict[str, Window] = {
     "what it names is gone": Window(False, a_service(names=GONE), (NEW,)),
     "what it names is late": Window(False, a_service(names=LATE), (LATE, NEW)),
     "what it names has expired": Window(False, a_service(names=DATED), (DATED, NEW)),
+    "what it names was refused, and nothing worked there": Window(
+        False, a_service(names=REFUSED), (UNTRIED, REFUSED)
+    ),
     "what it names is flawed": Window(
         False,
         a_service(names=ObjectRef(HOME, "shop-0")),
@@ -135,6 +137,13 @@ WINDOWS: dict[str, Window] = {
         a_service(names=LEGACY, ours=False),
         (NEW,),
         {LEGACY: a_leaf(begins=NOW - 76 * DAY)},
+    ),
+    "a hand-made one that is not there": Window(False, a_service(names=LEGACY, ours=False), (NEW,)),
+    "a hand-made one that is signed by itself": Window(
+        False, a_service(names=LEGACY, ours=False), (NEW,), {LEGACY: a_leaf(self_signed=True)}
+    ),
+    "a hand-made one for other names": Window(
+        False, a_service(names=LEGACY, ours=False), (NEW,), {LEGACY: a_leaf(names=NAMES[:1])}
     ),
     "a hand-made one that cannot be read": Window(
         True, a_service(names=THEIRS, ours=False), (NEW,)
@@ -201,14 +210,38 @@ def test_what_a_service_named_goes_into_the_journal_first() -> None:
     assert (noted.service, noted.original) == (SHOP, str(THEIRS))
 
 
+def noted(
+    there: There, original: str | None = None, versions: Sequence[SecretVersion] = (NEW,)
+) -> list[str]:
+    """What a Service named, as it is written down; *original* is what the Journal has."""
+    journal = Journal(originals={str(SHOP): original} if original else {})
+    found = planned(a_snapshot(*versions, services=[there], journal=journal))
+    assert repoints(found) == [str(NEW.ref)]
+    return [a.original for a in found.actions if isinstance(a, NoteService) and a.original]
+
+
 def test_it_is_noted_once() -> None:
-    """The first name counts; ours is no original."""
-    journal = Journal(originals={str(SHOP): "legacy"})
-    there = a_service(names=THEIRS, ours=False)
-    assert kinds(planned(a_snapshot(NEW, services=[there], journal=journal)).actions) == ["Repoint"]
-    assert kinds(planned(a_snapshot(OLD, NEW, services=[a_service(names=OLD)])).actions) == [
-        "Repoint"
-    ]
+    """Ours is no original, nor is what somebody else wrote over ours."""
+    assert noted(a_service(names=THEIRS, ours=False), str(THEIRS)) == []
+    assert noted(a_service(names=OLD), versions=(OLD, NEW)) == []
+    assert noted(a_service(names=THEIRS, ours=False, changed_at=NOW - DAY)) == []
+
+
+def test_a_service_that_was_made_anew_is_noted_anew() -> None:
+    """We never wrote this one: what its namesake named years ago is no way back."""
+    again = a_service(names=THEIRS, ours=False, anybody_changed_at=NOW - HOUR)
+    assert noted(again, "years/ago") == [str(THEIRS)]
+    assert noted(again, "years/ago", (OLD, NEW)) == [str(THEIRS)], "its namesake had ours"
+    gone = a_service(names=LEGACY, ours=False)
+    assert noted(gone, str(THEIRS)) == [], "what is not there is no way back either"
+    assert noted(gone) == [str(LEGACY)]
+
+
+def test_a_name_that_no_secret_can_have_is_not_kept() -> None:
+    """An annotation may have 200 kB: neither the Journal nor the log is filled with it."""
+    for length, kept in ((502, 1), (503, 0)):
+        there = a_service(names=ObjectRef("shop", "x" * length), ours=False)
+        assert len(noted(there)) == kept
 
 
 @dataclass(frozen=True)
@@ -350,95 +383,10 @@ def test_going_back_waits_for_nothing() -> None:
     assert repoints(found) == [str(OLD.ref)]
 
 
-# --- sick Services, and trials ------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Sick:
-    """A Service refused the newest version *ago*, made *made* ago; what it has is late."""
-
-    orders: bool
-    ago: timedelta
-    made: timedelta
-    old: SecretVersion = LATE
-    paused: bool = False
-    problem: str | None = None
-    by: ObjectRef = API
-
-
-SICK = {
-    "a day ago": Sick(True, DAY, DAY + HOUR),
-    "not yet a day ago": Sick(False, DAY - MINUTE, DAY + HOUR),
-    "a day ago, and the version is younger than that": Sick(False, DAY, DAY - HOUR),
-    "a day ago, and what it has is not late": Sick(
-        False, DAY, DAY + HOUR, a_version("shop-1", begins=NOW - 74 * DAY)
-    ),
-    "it is paused": Sick(False, DAY, DAY + HOUR, paused=True),
-    "it cannot be written": Sick(False, DAY, DAY + HOUR, problem="type"),
-    "nobody refused it": Sick(False, DAY, DAY + HOUR, by=ObjectRef("else", "where")),
-}
-
-
-@pytest.mark.parametrize("case", SICK.values(), ids=SICK)
-def test_a_sick_service_may_bring_an_order_every_day(case: Sick) -> None:
-    """One that has only refused or late versions; the others are well."""
-    newest = a_version(
-        "shop-2",
-        begins=NOW - case.made,
-        served={SHOP: "wire"},
-        rejected={case.by: NOW - case.ago},
-    )
-    api = a_service(API, names=case.old, paused=case.paused, problem=case.problem)
-    snapshot = a_snapshot(
-        case.old,
-        newest,
-        services=[a_service(names=newest), api],
-        journal=Journal(last_version="shop-2"),
-    )
-    found = planned(snapshot, a_spec(SHOP, API))
-    assert ("StageOrder" in kinds(found.actions)) is case.orders
-
-
-def refused(days: int, at: timedelta) -> SecretVersion:
-    return a_version(f"shop-{days}", begins=NOW - at - HOUR, rejected={EVERYWHERE: NOW - at})
-
-
-NOT_LATE, GETS_LATE = a_version("ok", begins=NOW - 61 * DAY), a_version("ok", begins=NOW - 76 * DAY)
-PAUSES: dict[str, tuple[list[SecretVersion], timedelta | None]] = {
-    "none": ([NOT_LATE], None),
-    "one: a day": ([NOT_LATE, refused(2, HOUR)], DAY),
-    "two: two days": ([NOT_LATE, refused(2, DAY), refused(3, HOUR)], 2 * DAY),
-    "three: four days": (
-        [NOT_LATE, refused(2, 3 * DAY), refused(3, DAY), refused(4, HOUR)],
-        4 * DAY,
-    ),
-    "three, and late: a day": (
-        [GETS_LATE, refused(2, 3 * DAY), refused(3, DAY), refused(4, HOUR)],
-        DAY,
-    ),
-    "three, and nothing else: a day": ([refused(2, 3 * DAY), refused(4, HOUR)], DAY),
-}
-
-
-@pytest.mark.parametrize(("versions", "pause"), PAUSES.values(), ids=PAUSES)
-def test_after_a_refusal_the_next_order_waits(
-    versions: list[SecretVersion], pause: timedelta | None
-) -> None:
-    """D, 2D, 4D; D each time once late."""
-    over = trial_over(versions, POLICY, a_spec(), NOW)
-    assert over == (None if pause is None else NOW - HOUR + pause)
-    snapshot = a_snapshot(*versions, services=[a_service(names=versions[0])], journal=Journal())
-    found = planned(snapshot)
-    assert ("StageOrder" in kinds(found.actions)) is (pause is None)
-    if over is not None:
-        wait = next(wait for wait in found.waits if "refused" in wait.what)
-        assert (wait.until, wait.kind) == (over, WaitKind.BACK_OFF)
-        assert "StageOrder" in kinds(planned(snapshot, now=over).actions)
-
-
-def test_a_version_refused_by_all_does_not_count_as_existing() -> None:
-    """Something has to be served, and there is nothing else."""
-    only = a_version("shop-1", rejected={EVERYWHERE: NOW - 2 * DAY})
-    snapshot: Snapshot = a_snapshot(only, services=[a_service(names=only)], journal=Journal())
-    found = planned(snapshot)
-    assert kinds(found.actions) == ["StageOrder"]
+def test_an_unproven_end_is_told_in_every_plan() -> None:
+    """An Event is gone after an hour; the listener may show the old leaf for weeks."""
+    given_up = replace(NEW, served={str(SHOP): Proof(NOW - MINUTE, "unproven")})
+    there = a_service(names=given_up, changed_at=NOW - HOUR, sights=[a_sight(LATE)])
+    for paused in (False, True):
+        notes = planned(a_snapshot(LATE, given_up, services=[there]), a_spec(paused=paused)).notes
+        assert any(n.startswith("late: Service shop/shop names certbaton/shop-2") for n in notes)

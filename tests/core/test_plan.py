@@ -31,6 +31,7 @@ from core.build import (
     SECOND,
     SHOP,
     There,
+    a_leaf,
     a_service,
     a_sight,
     a_snapshot,
@@ -192,6 +193,15 @@ def test_three_services_one_after_the_other() -> None:
     ]
 
 
+def test_patience_with_one_service_is_shared_with_those_that_still_have_to_come() -> None:
+    """Half of what the oldest leaf in use has left, divided by two Services to go."""
+    begins = NOW + 55 * MINUTE - 90 * DAY
+    ends = a_version("shop-1", begins=begins, served={API: "wire"})
+    for ago, done in ((15 * MINUTE, []), (25 * MINUTE, ["MarkServed", "Repoint"])):
+        there = [on(SHOP, NEW, changed_at=NOW - ago), on(API, ends)]
+        assert kinds(planned(a_snapshot(ends, NEW, services=there), TWO).actions) == done
+
+
 def test_a_service_that_refused_to_be_written_holds_nobody_up() -> None:
     """It is still to be written, when its time comes; the next one does not wait for it."""
     snapshot = a_snapshot(NEW, services=NEITHER)
@@ -296,6 +306,22 @@ def test_a_late_certificate_is_told_of(
     spec = replace(a_spec(), names=names) if names else a_spec()
     notes = planned(a_snapshot(named, services=[on(SHOP, named)]), spec).notes
     assert [note.split(":")[0] for note in notes] == [word]
+
+
+@pytest.mark.parametrize("paused", [False, True])
+@pytest.mark.parametrize(("days", "word"), [(80, "late"), (91, "expired"), (60, None)])
+def test_a_hand_made_secret_that_runs_out_is_told_of(
+    days: int, word: str | None, paused: bool
+) -> None:
+    """It is still to be replaced, and a pause keeps it from that: louder."""
+    there = a_service(names=BY_HAND, ours=False)
+    leaf = a_leaf(begins=NOW - days * DAY)
+    snapshot = a_snapshot(services=[there], foreign={BY_HAND: leaf})
+    notes = planned(snapshot, a_spec(paused=paused)).notes
+    told = [note for note in notes if "Service shop/shop" in note and str(BY_HAND) in note]
+    assert [note.split(":")[0] for note in told] == (
+        [f"paused and {word}" if paused else word] if word else []
+    )
 
 
 def test_a_service_that_is_being_deleted_holds_nobody_up() -> None:

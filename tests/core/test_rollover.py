@@ -14,6 +14,7 @@ from certbaton.core.rollover import (
     Handover,
     give_up_time,
     judge,
+    still_unproven,
 )
 from certbaton.model import (
     ObjectRef,
@@ -34,6 +35,7 @@ from core.build import (
     SECOND,
     SHOP,
     There,
+    a_hash,
     a_service,
     a_sight,
     a_version,
@@ -295,3 +297,67 @@ def test_a_version_in_the_services_own_namespace_can_be_proven_by_events() -> No
         route=Route.INSIDE,
     )
     assert judge(a_handover(there, version), None, [], 1, POLICY, NOW) == EVENTS
+
+
+# --- given up, and still not there ----------------------------------------------------------
+
+LIMIT = an_event("SyncFailed", message="LimitExceeded")
+ELSEWHERE = "; see the Service's Events, and the cloud controller's log"
+NAMES_IT = "Service shop/shop names certbaton/shop-2, and"
+SHOWS = "192.0.2.1 port 443 still shows"
+ENDS = a_version("shop-late", begins=NOW - 76 * DAY)
+ENDED = a_version("shop-dead", begins=NOW - 91 * DAY)
+
+TOLD: dict[str, tuple[There, str | None]] = {
+    "nothing is seen": (GIVEN_UP, None),
+    "it is seen": (a_service(names=NEW, sights=[a_sight(NEW)], events=[LIMIT]), None),
+    "another leaf": (
+        a_service(names=NEW, sights=[a_sight(OLD)]),
+        f"unproven: {NAMES_IT} {SHOWS} certbaton/shop-1",
+    ),
+    "another leaf, that nobody knows": (
+        a_service(names=NEW, sights=[a_sight(a_version("unknown"))]),
+        f"unproven: {NAMES_IT} {SHOWS} leaf {a_hash('unknown')[:16]}",
+    ),
+    "another leaf, that is late": (
+        a_service(names=NEW, sights=[a_sight(ENDS)]),
+        f"late: {NAMES_IT} {SHOWS} certbaton/shop-late, which ends at 2027-03-15T12:00:00Z",
+    ),
+    "another leaf, that has expired": (
+        a_service(names=NEW, sights=[a_sight(ENDED)]),
+        f"expired: {NAMES_IT} {SHOWS} certbaton/shop-dead, which ended at 2027-02-28T12:00:00Z",
+    ),
+    "another leaf, and the controller complains": (
+        a_service(names=NEW, sights=[a_sight(OLD)], events=[LIMIT]),
+        f"unproven: {NAMES_IT} {SHOWS} certbaton/shop-1; the controller says: LimitExceeded",
+    ),
+    "the controller complains": (
+        a_service(names=NEW, events=[LIMIT], route=Route.INSIDE),
+        f"unproven: {NAMES_IT} its listener was not seen to serve it; the controller says: "
+        "LimitExceeded",
+    ),
+    "the controller complained before it succeeded": (
+        a_service(
+            names=NEW,
+            changed_at=CHANGED,
+            events=[*SYNCED, an_event("SyncFailed", CHANGED + 4 * SECOND, message="409")],
+        ),
+        None,
+    ),
+    "another leaf, by a route that proves nothing": (
+        a_service(names=NEW, sights=[a_sight(OLD)], route=Route.INSIDE),
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize(("there", "note"), TOLD.values(), ids=TOLD)
+def test_what_speaks_against_an_unproven_end_is_told_as_long_as_it_does(
+    there: There, note: str | None
+) -> None:
+    """With what is seen, what the controller says, and where to look; louder if that is late."""
+    known = {v.leaf.sha256: (v.ref, v.leaf) for v in (OLD, ENDS, ENDED) if v.leaf}
+    found = still_unproven(a_handover(there), Proof(NOW - MINUTE, UNPROVEN), known, POLICY, NOW)
+    assert found == (note + ELSEWHERE if note else None)
+    for proof in (None, Proof(NOW - MINUTE, WIRE)):
+        assert still_unproven(a_handover(there), proof, known, POLICY, NOW) is None

@@ -51,8 +51,9 @@ def apply(process: Process, action: Action) -> None:
     process.reconciler._applier.apply(action)
 
 
-def repoint(version: SecretVersion) -> Repoint:
-    return Repoint("one", "", ServiceSpec(SERVICE), version, version.ref)
+def repoint(version: SecretVersion, named: SecretVersion) -> Repoint:
+    """As planned while the Service names *named*."""
+    return Repoint("one", "", ServiceSpec(SERVICE), version, version.ref, named.ref)
 
 
 def annotate(world: World, name: str, annotations: dict[str, str]) -> None:
@@ -102,13 +103,24 @@ def test_what_is_named_by_nobody_is_deleted(world: World) -> None:
 # --- repointing ---------------------------------------------------------------------------------
 
 
+def test_a_repoint_overwrites_only_what_it_was_planned_for(world: World) -> None:
+    """Somebody changed the name in between: it is noted, or told as drift, first."""
+    process = world.process()
+    old, new = versions(process)
+    annotate(world, "one", {TLS_SECRET: "legacy-tls"})
+    process.cluster.refresh()
+    with pytest.raises(Conflict, match="changed meanwhile"):
+        apply(process, repoint(old, new))
+    assert world.named("one") == "legacy-tls"
+
+
 def test_a_repoint_never_goes_to_what_was_marked_meanwhile(world: World) -> None:
     """A sweep begun elsewhere would take it away."""
     process, other = world.process(), world.process()
     old, new = versions(process)
     apply(other, MarkForDeletion("one", "", versions(other)[0]))
     with pytest.raises(Conflict, match="gone or marked"):
-        apply(process, repoint(old))
+        apply(process, repoint(old, new))
     assert world.named("one") == str(new.ref)
 
 
@@ -121,11 +133,11 @@ def test_a_repoint_never_goes_to_what_was_deleted_meanwhile(world: World) -> Non
         Kind.SECRET, old.ref, secret["metadata"]["uid"], secret["metadata"]["resourceVersion"]
     )
     with pytest.raises(Conflict, match="gone or marked"):
-        apply(process, repoint(old))
+        apply(process, repoint(old, new))
     labels = {key: secret["metadata"][key] for key in ("name", "namespace", "labels")}
     world.api.create(Kind.SECRET, INSTANCE.namespace, {**secret, "metadata": labels})
     with pytest.raises(Conflict, match="gone or marked"):
-        apply(process, repoint(old))
+        apply(process, repoint(old, new))
     assert world.named("one") == str(new.ref)
 
 
@@ -133,16 +145,16 @@ def test_a_version_that_we_have_just_written_is_not_read_again(world: World) -> 
     """The answer to our own write is as good; for a few seconds."""
     process = world.process()
     api = world.api
-    old, _ = versions(process)
+    old, new = versions(process)
     lists: list[str] = []
     world.watch = lambda what: lists.append(what) if what.startswith("list Secret") else None
-    apply(process, repoint(old))
+    apply(process, repoint(old, new))
     assert len(lists) == 1
     apply(process, MarkServed("one", "", SERVICE, old, "wire"))
-    apply(process, repoint(old))
+    apply(process, repoint(old, old))
     assert len(lists) == 1
     world.now += 11 * SECOND
-    apply(process, repoint(old))
+    apply(process, repoint(old, old))
     assert len(lists) == 2
     assert api.read(Kind.SERVICE, SERVICE)
 
@@ -152,16 +164,16 @@ def test_a_service_that_was_made_again_is_not_written_by_the_plan_for_the_old_on
 ) -> None:
     """Its uid is another one."""
     process = world.process()
-    old, _ = versions(process)
+    old, new = versions(process)
     metadata = world.api.read(Kind.SERVICE, SERVICE)["metadata"]
     world.api.delete(Kind.SERVICE, SERVICE, metadata["uid"], metadata["resourceVersion"])
     with pytest.raises(Conflict):
-        apply(process, repoint(old))
+        apply(process, repoint(old, new))
     assert SERVICE not in world.api.all(Kind.SERVICE), "an apply would have made one"
-    old, _ = versions(process)
+    old, new = versions(process)
     world.add_service("one")
     with pytest.raises(Conflict, match="is gone"):
-        apply(process, repoint(old))
+        apply(process, repoint(old, new))
     assert world.named("one") is None
     assert process.turn("one").failed == []
     assert world.named("one") == world.versions()[1]
@@ -173,9 +185,9 @@ def test_a_service_that_changed_is_not_written_by_the_plan_of_before(world: Worl
     old, new = versions(process)
     annotate(world, "one", {"example.com/x": "y"})
     with pytest.raises(Conflict):
-        apply(process, repoint(old))
+        apply(process, repoint(old, new))
     assert world.named("one") == str(new.ref)
-    apply(process, repoint(old))
+    apply(process, repoint(old, new))
     assert world.named("one") == str(old.ref)
 
 

@@ -122,6 +122,29 @@ def test_pauses_double_up_to_five_minutes_and_end_with_success() -> None:
     assert wait.until == world.now + SECOND
 
 
+def test_no_service_is_changed_before_what_it_named_is_written_down() -> None:
+    """A Journal that cannot be written for a moment must not lose what there is to go back to."""
+    world = World(ONE)
+    before = {"metadata": {"annotations": {TLS_SECRET: "legacy-tls"}}}
+    world.api.merge(Kind.SERVICE, ObjectRef("shop", "one"), before)
+    process = world.process()
+    faults = down()
+
+    def refuse(what: str) -> None:
+        if what.startswith(("merge Secret journal", "create Secret journal")) and (
+            world.versions() and faults
+        ):
+            raise faults.pop()
+
+    world.watch = refuse
+    assert process.turn("one").failed == ["the API server says 503"]
+    assert world.named("one") == "legacy-tls"
+    world.now += SECOND
+    assert process.turn("one").failed == []
+    assert [world.named("one")] == world.versions()
+    assert process.journal("one").originals == {"shop/one": "legacy-tls"}
+
+
 def test_an_event_that_nobody_can_write_stops_nothing() -> None:
     """Hints, ours too."""
     world = World(ONE)
@@ -149,6 +172,18 @@ def test_too_many_conflicts_in_a_row_are_a_failure() -> None:
     assert report.failed == ["somebody else keeps writing: changed meanwhile"]
     (wait,) = waits(report, WaitKind.BACK_OFF)
     assert wait.until == world.now + SECOND
+
+
+def test_conflicts_without_end_at_one_service_hold_no_other() -> None:
+    """An admission webhook may answer 409 for months: the others must not expire meanwhile."""
+    world = World(PAIR)
+    world.fail("apply Service first", *[Conflict("says a webhook")] * 500)
+    process = world.process()
+    for _ in range(3):
+        assert process.turn("pair").failed == ["somebody else keeps writing: says a webhook"]
+        assert (world.named("first"), [world.named("second")]) == (None, world.versions())
+        assert process.journal("pair").pending is None
+        world.now += 5 * MINUTE
 
 
 def test_conflicts_here_and_there_are_none_in_a_row() -> None:

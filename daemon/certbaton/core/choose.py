@@ -7,7 +7,7 @@ back is what last worked on that very listener, whatever is asked for by now.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from certbaton.core.renewal import fits, late_time, newest_first, rejected, usable
@@ -88,30 +88,29 @@ def choose(
     Choose for one Service that is there.
 
     The newest acceptable version; where the listener refused that one, what last
-    worked there, else what the Service named before we came. An expired one
-    never beats a refused valid one.
+    worked there, else what the Service named before we came, else a trial of an
+    older one. An expired one never beats a refused valid one.
     """
     ref = service.ref
     binding = snapshot.bindings[ref]
     whole = [item for item in snapshot.versions if fits(item, spec) and usable(item, now)]
     suiting = newest_first([v for v in whole if v.leaf and suits(v.leaf, snapshot, ref)])
     if whole and not suiting:
-        return Choice(
-            problem=(
-                f"Service {ref}: the listener's cipher suite cannot serve a {spec.key_type} key; "
-                "set keyType: RSA-2048, or the annotation oci-load-balancer-listener-ssl-config "
-                "with a suite that can"
-            )
+        problem = (
+            f"Service {ref}: the listener's cipher suite cannot serve a {spec.key_type} key; "
+            "set keyType: RSA-2048, or the annotation oci-load-balancer-listener-ssl-config "
+            "with a suite that can"
         )
+        return replace(_instead(ref, snapshot, now), problem=problem)
     taken = [version for version in suiting if not rejected(version, ref)]
     if suiting and suiting[0] not in taken:
-        back = _what_worked(ref, snapshot, now)
-        if back is not None:
+        back = _back(ref, snapshot, now)
+        on_trial = binding.reference in {version.ref for version in taken}
+        if back is not None and not (on_trial and back.version is None):
             return back
     if not taken:
         return _instead(ref, snapshot, now)
-    better = _better(spec, ref, binding, taken[0], snapshot, now)
-    return better or Choice(taken[0], back=taken[0] is not suiting[0])
+    return _better(spec, ref, binding, taken[0], snapshot, now) or Choice(taken[0])
 
 
 def _better(
@@ -144,61 +143,104 @@ def _better(
 def answers_for(
     leaf: Leaf, spec: CertificateSpec, snapshot: Snapshot, ref: ObjectRef, now: datetime
 ) -> bool:
-    """Say whether a hand-made *leaf* does what is asked now; its issuer is not judged."""
+    """Say whether a hand-made *leaf* may stay for now; its issuer is not judged."""
     claim = snapshot.claims.get(ref)
     if claim is not None and claim.asked:
         return False  # a Service that an operator wants taken away is not left for its leaf's sake
+    return will_do(leaf, spec, snapshot, ref, now)
+
+
+def will_do(
+    leaf: Leaf, spec: CertificateSpec, snapshot: Snapshot, ref: ObjectRef, now: datetime
+) -> bool:
+    """Say whether *leaf* is valid, for the names asked for, and served by the listener's suite."""
     valid = leaf.not_before <= now < leaf.not_after
     names = set(leaf.names)
     covered = all(name in names or f"*.{name.partition('.')[2]}" in names for name in spec.names)
     return valid and covered and not leaf.self_signed and suits(leaf, snapshot, ref)
 
 
-def _what_worked(ref: ObjectRef, snapshot: Snapshot, now: datetime) -> Choice | None:
-    """Come back to the version that was last on this listener; one seen there goes first."""
+def _back(ref: ObjectRef, snapshot: Snapshot, now: datetime) -> Choice | None:
+    """
+    Come back to the version that was last on this listener; one seen there goes first.
+
+    Where there is none, to what the Service named before us.
+    """
     proofs = [
         (worked(version, ref) is not None, version.served[str(ref)].at, version.ref.name, version)
-        for version in snapshot.versions
-        if str(ref) in version.served and usable(version, now) and not rejected(version, ref)
+        for version in _valid(ref, snapshot, now)
+        if str(ref) in version.served and not rejected(version, ref)
     ]
-    return Choice(max(proofs, key=lambda found: found[:3])[3], back=True) if proofs else None
+    if proofs:
+        return Choice(max(proofs, key=lambda found: found[:3])[3], back=True)
+    original, named = _original(ref, snapshot, now), snapshot.bindings[ref].reference
+    if original is None:
+        return None
+    if named == original:
+        return Choice()
+    ours = any(version.ref == named for version in snapshot.versions)
+    if not ours and snapshot.services[ref].owned.changed_at is None:
+        return None  # a Service that was made anew: what its namesake named is not its own
+    return Choice(reference=original, back=True)
+
+
+def _valid(ref: ObjectRef, snapshot: Snapshot, now: datetime) -> list[SecretVersion]:
+    """List what the listener could serve, whatever is asked for by now; newest first."""
+    return newest_first(
+        [
+            version
+            for version in snapshot.versions
+            if usable(version, now) and version.leaf and suits(version.leaf, snapshot, ref)
+        ]
+    )
 
 
 def _instead(ref: ObjectRef, snapshot: Snapshot, now: datetime) -> Choice:
     """
-    Nothing that fits is taken here: what was there before us, if what is there is refused.
+    Nothing that fits is taken here: what was there before, if what is there is refused or useless.
 
-    A Service that names what is gone gets no load balancer when it is made anew:
-    any valid version of ours is better than that.
+    A Service that names what is gone gets no load balancer when it is made anew, and
+    one that names what has expired serves nobody: any valid version of ours is better
+    than that, a refused one if there is no other.
     """
-    back = _what_worked(ref, snapshot, now)
-    binding, state = snapshot.bindings[ref], snapshot.services[ref]
-    by_ref = {version.ref: version for version in snapshot.versions}
-    current = by_ref.get(binding.reference) if binding.reference else None
-    original = _original(ref, snapshot, now)
-    if current is not None and rejected(current, ref):
-        return back or Choice(reference=original, back=True)
-    if original is not None and binding.reference == original:
-        return back or Choice()  # we came back to it
-    if binding.reference is not None and current is None and state.owned.tls_secret:
-        valid = [item for item in newest_first(snapshot.versions) if usable(item, now)]
-        preferred = [item for item in valid if not rejected(item, ref)] or valid
-        return back or (Choice(preferred[0]) if preferred else Choice())
-    return Choice()
+    named = snapshot.bindings[ref].reference
+    current = next((item for item in snapshot.versions if item.ref == named), None)
+    refused = current is not None and rejected(current, ref)
+    known = current is not None or named in snapshot.foreign
+    gone = not known and snapshot.services[ref].owned.tls_secret
+    useless = named is not None and (gone or (known and is_useless(named, snapshot, now)))
+    back = _back(ref, snapshot, now)
+    came_back = named is not None and named == _original(ref, snapshot, now)
+    if back is not None and (refused or useless or came_back):
+        return back
+    if not useless:
+        return Choice()
+    valid = _valid(ref, snapshot, now)
+    preferred = [item for item in valid if not rejected(item, ref)] or valid
+    return Choice(preferred[0]) if preferred else Choice()
+
+
+def is_useless(named: ObjectRef, snapshot: Snapshot, now: datetime) -> bool:
+    """Say whether Secret *named* is known to be gone, flawed or expired."""
+    version = next((item for item in snapshot.versions if item.ref == named), None)
+    if version is not None:
+        return not usable(version, now)
+    leaf = snapshot.foreign.get(named)
+    if leaf is not None:
+        return now >= leaf.not_after
+    # in our own namespace it would have been read
+    return named.namespace in {version.ref.namespace for version in snapshot.versions}
 
 
 def _original(ref: ObjectRef, snapshot: Snapshot, now: datetime) -> ObjectRef | None:
-    """Give what the Service named before us, unless that is known to be gone or expired."""
+    """Give what the Service named before us, unless that is known to be of no use."""
     value = snapshot.journal.originals.get(str(ref)) if snapshot.journal else None
     if not value:
         return None
     named = _read(value, ref)
     leaf = snapshot.foreign.get(named)
-    if leaf is not None:
-        return named if now < leaf.not_after else None
-    # in our own namespace it would have been read
-    readable = {version.ref.namespace for version in snapshot.versions}
-    return None if named.namespace in readable else named
+    unsuited = leaf is not None and not suits(leaf, snapshot, ref)
+    return None if unsuited or is_useless(named, snapshot, now) else named
 
 
 def _read(value: str, service: ObjectRef) -> ObjectRef:

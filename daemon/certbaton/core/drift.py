@@ -32,12 +32,14 @@ class Drifted:
     """
     *rounds* is how often it was undone so far; it is undone again at *repair_at*.
 
+    *note* says so, *held* says it where something else keeps us from undoing it.
     *first_seen*: the Journal does not know of it yet, and is to, as the pause runs from there.
     """
 
     rounds: int
     repair_at: datetime
     note: str
+    held: str
     first_seen: bool = False
 
 
@@ -76,11 +78,15 @@ def drifted(
     what = f"set it to {binding.value!r:.80}" if binding.value else "took tls-secret away"
     if owned.tls_secret:
         who, what = "somebody", f"took {taken} away"
-    note = (
-        f"drift: Service {ref}: {who} {what}; it is put back at {at + pause:%FT%TZ} "
-        f"(so far {rounds} times); docs/gitops.md says how to make both agree"
+    said = f"drift: Service {ref}: {who} {what}; it is"
+    help_ = f"(so far {rounds} times); docs/gitops.md says how to make both agree"
+    return Drifted(
+        rounds,
+        at + pause,
+        f"{said} put back at {at + pause:%FT%TZ} {help_}",
+        f"{said} not put back now {help_}",
+        first_seen=last is None,
     )
-    return Drifted(rounds, at + pause, note, first_seen=last is None)
 
 
 def _was_ours(ref: ObjectRef, snapshot: Snapshot) -> bool:

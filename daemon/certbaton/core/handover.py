@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from certbaton.core import reject, rollover
-from certbaton.core.choose import Choice, choose
+from certbaton.core.choose import Choice, choose, is_useless, will_do
 from certbaton.core.drift import drifted
 from certbaton.core.renewal import (
     clock_trouble,
     late_time,
+    rejected,
     usable,
 )
 from certbaton.model import (
@@ -34,6 +35,9 @@ from certbaton.model import (
     Wait,
     WaitKind,
 )
+
+# namespace/name; what is longer names no Secret, and would only fill the Journal and the log
+LONGEST_NAME = 253 + 1 + 253
 
 
 @dataclass(slots=True)
@@ -72,6 +76,8 @@ def roll_out(
     moving = next((str(ref) for ref, found in verdicts.items() if isinstance(found, Wait)), None)
     for service, choice in choices.items():
         put_back = _tell(draft, service, choice, snapshot)
+        if (unproven := _still_unproven(service, choice, snapshot, policy, now)) is not None:
+            draft.notes.append(unproven)
         if choice.problem is not None:
             until = now + policy.backstop
             draft.waits.append(Wait(choice.problem, until, WaitKind.BACK_OFF))
@@ -80,7 +86,7 @@ def roll_out(
         if isinstance(verdict, Wait):
             draft.waits.append(verdict)
         elif isinstance(verdict, Reject):
-            if not spec.paused and clock_trouble(spec, snapshot, policy, now) is None:
+            if not spec.paused and clock_trouble(snapshot, policy, now) is None:
                 draft.actions.append(verdict)
         elif verdict is not None and (version := _on_its_way(service, choice, snapshot, now)):
             draft.actions.append(_served(spec, service, version, verdict, snapshot))
@@ -142,12 +148,43 @@ def _on_its_way(
     binding, state = snapshot.bindings[service.ref], snapshot.services[service.ref]
     by_ref = {version.ref: version for version in snapshot.versions}
     named = by_ref.get(binding.reference) if binding.reference else None
-    if named is None or not binding.complete:
+    if named is None or not binding.complete or rejected(named, service.ref):
         return None
     if choice.version is not None and choice.version.ref == named.ref:
         return choice.version
     follows = choice.ref is not None and not choice.back and state.owned.tls_secret
     return named if follows and usable(named, now) else None
+
+
+def _handover(
+    service: ServiceSpec, choice: Choice, snapshot: Snapshot, now: datetime
+) -> rollover.Handover | None:
+    """Gather what is known of the handover at *service*, if its listener is looked at."""
+    ref = service.ref
+    version, listener = _on_its_way(service, choice, snapshot, now), snapshot.listeners.get(ref)
+    if version is None or listener is None:
+        return None
+    return rollover.Handover(
+        service,
+        snapshot.services[ref],
+        snapshot.bindings[ref],
+        listener,
+        version,
+        reject.showed_before(snapshot.versions, version, ref),
+    )
+
+
+def _still_unproven(
+    service: ServiceSpec, choice: Choice, snapshot: Snapshot, policy: Policy, now: datetime
+) -> str | None:
+    """Say what is wrong with a handover that was given up."""
+    handover = _handover(service, choice, snapshot, now)
+    if handover is None:
+        return None
+    known = {leaf.sha256: (ref, leaf) for ref, leaf in snapshot.foreign.items()}
+    known |= {v.leaf.sha256: (v.ref, v.leaf) for v in snapshot.versions if v.leaf}
+    proof = rollover.standing_proof(handover.version, service.ref, handover.binding)
+    return rollover.still_unproven(handover, proof, known, policy, now)
 
 
 def _verdict(
@@ -159,26 +196,14 @@ def _verdict(
     now: datetime,
 ) -> str | Wait | Reject | None:
     """Judge the handover at *service*, if one has begun and is open."""
-    state, binding = snapshot.services[service.ref], snapshot.bindings[service.ref]
-    listener, version = (
-        snapshot.listeners.get(service.ref),
-        _on_its_way(service, choice, snapshot, now),
-    )
-    if version is None or listener is None:
+    handover = _handover(service, choice, snapshot, now)
+    if handover is None:
         return None
-    handover = rollover.Handover(
-        service,
-        state,
-        binding,
-        listener,
-        version,
-        reject.showed_before(snapshot.versions, version, service.ref),
-    )
+    version, binding = handover.version, handover.binding
     ours = frozenset(item.ref for item in snapshot.versions)
-    if not choice.back:
-        why = reject.refusal(handover, ours, policy, now)
-        if why is not None:
-            return reject.rejection(spec, handover, why, snapshot)
+    why = reject.refusal(handover, ours, policy, now)
+    if why is not None:
+        return reject.rejection(spec, handover, why, snapshot)
     proof = rollover.standing_proof(version, service.ref, binding)
     return rollover.judge(
         handover, proof, in_use(snapshot), _to_go(spec, version, snapshot), policy, now
@@ -234,14 +259,16 @@ def _change(
 ) -> bool:
     """Plan a repoint, or say why not now; true if one is planned."""
     ref, binding = service.ref, snapshot.bindings[service.ref]
-    blocked = _blocked(spec, service, choice, moving, snapshot, policy, now)
-    if isinstance(blocked, str):
-        draft.notes.append(blocked)
-        return False
-    if blocked is not None:
-        draft.waits.append(blocked)
-        return False
     found = drifted(service, choice, snapshot, policy, now)
+    blocked = _blocked(spec, service, choice, moving, snapshot, policy, now)
+    if blocked is not None:
+        if found is not None:
+            draft.notes.append(found.held)
+        if isinstance(blocked, str):
+            draft.notes.append(blocked)
+        else:
+            draft.waits.append(blocked)
+        return False
     if found is not None:
         draft.notes.append(found.note)
         if now < found.repair_at:
@@ -251,23 +278,25 @@ def _change(
                 Wait(f"Service {ref} is put back", found.repair_at, WaitKind.BACK_OFF)
             )
             return False
-        draft.actions.append(NoteService(spec.name, found.note, ref, drift_rounds=found.rounds + 1))
     version, target = choice.version, choice.ref
     assert target is not None  # noqa: S101 - the caller looked
     if version is not None and version.marked_at is not None:
         # the mark comes off first, so that a sweep begun elsewhere fails
         draft.actions.append(Unmark(spec.name, f"{version.ref} is to be named again", version))
         return True
-    if found is None and _is_foreign(service, snapshot):
-        why = f"Service {ref} named {binding.value} before we came"
-        draft.actions.append(NoteService(spec.name, why, ref, original=binding.value))
+    original = binding.value if _is_foreign(service, snapshot, now) else None
+    if found is not None or original is not None:
+        why = found.note if found else f"Service {ref} named {original} before we came"
+        rounds = found.rounds + 1 if found else None
+        draft.actions.append(NoteService(spec.name, why, ref, original, rounds))
     if binding.reference == target:
         why = f"Service {ref} lacks what goes with {target}"
     elif choice.back:
         why = f"Service {ref} goes back to {target}, which worked there"
     else:
         why = f"Service {ref} is to name {target}"
-    draft.actions.append(Repoint(spec.name, why, service, version, target))
+    named = snapshot.services[ref].reference
+    draft.actions.append(Repoint(spec.name, why, service, version, target, named))
     return True
 
 
@@ -296,14 +325,19 @@ def _blocked(
         what = f"Service {ref} is next, after {moving}"
         return Wait(what, now + policy.poll_listener, WaitKind.IN_FLIGHT)
     opens_at = snapshot.window_opens_at
-    if opens_at is not None and not _cannot_wait(service, choice, snapshot, policy, now):
+    if opens_at is not None and not _cannot_wait(spec, service, choice, snapshot, policy, now):
         what = f"Service {ref} is made to name {choice.ref} in the next rollout window"
         return Wait(what, opens_at, WaitKind.LATER)
     return None
 
 
 def _cannot_wait(
-    service: ServiceSpec, choice: Choice, snapshot: Snapshot, policy: Policy, now: datetime
+    spec: CertificateSpec,
+    service: ServiceSpec,
+    choice: Choice,
+    snapshot: Snapshot,
+    policy: Policy,
+    now: datetime,
 ) -> bool:
     """Say whether a rollout window is not waited for: what is there now is worse than a pause."""
     named = snapshot.bindings[service.ref].reference
@@ -313,11 +347,17 @@ def _cannot_wait(
     version = by_ref.get(named)
     if version is None:
         leaf = snapshot.foreign.get(named)
+        if leaf is not None:
+            does = will_do(leaf, spec, snapshot, service.ref, now)
+            return not does or now >= late_time(leaf, policy)
         ours = snapshot.services[service.ref].owned.tls_secret
         gone = ours and not _is_original(service.ref, snapshot)
-        return gone or (leaf is not None and now >= late_time(leaf, policy))
+        return gone or is_useless(named, snapshot, now)
     return (
-        version.leaf is None or not usable(version, now) or now >= late_time(version.leaf, policy)
+        version.leaf is None
+        or not usable(version, now)
+        or now >= late_time(version.leaf, policy)
+        or rejected(version, service.ref)
     )
 
 
@@ -346,12 +386,19 @@ def _give_up(spec: CertificateSpec, service: ServiceSpec, snapshot: Snapshot) ->
     return GiveUp(spec.name, why, service.ref, reference)
 
 
-def _is_foreign(service: ServiceSpec, snapshot: Snapshot) -> bool:
-    """Say whether the Service names what we never wrote, and the Journal does not know it yet."""
+def _is_foreign(service: ServiceSpec, snapshot: Snapshot, now: datetime) -> bool:
+    """
+    Say whether the Service names what we never wrote, and the Journal does not know it yet.
+
+    A Service that was made anew, or changed before our first write, has another
+    name than the Journal's; one that is of no use takes the place of none.
+    """
     ref = service.ref
     binding, state = snapshot.bindings[ref], snapshot.services[ref]
-    if binding.value is None or state.owned.changed_at is not None:
+    named = binding.reference
+    if binding.value is None or named is None or state.owned.changed_at is not None:
         return False
-    if binding.reference in {version.ref for version in snapshot.versions}:
+    if len(binding.value) > LONGEST_NAME or named in {item.ref for item in snapshot.versions}:
         return False
-    return snapshot.journal is None or str(ref) not in snapshot.journal.originals
+    noted = snapshot.journal.originals.get(str(ref)) if snapshot.journal else None
+    return noted is None or (noted != binding.value and not is_useless(named, snapshot, now))

@@ -70,7 +70,7 @@ def plan(
         spec, snapshot = claims.without(spec, snapshot, claimed)
     # what would be issued then, no listener would be given
     unused = bool(claimed) and not snapshot.bindings
-    trouble = clock_trouble(spec, snapshot, policy, now) if spec else None
+    trouble = clock_trouble(snapshot, policy, now)
     if trouble is not None:
         draft.notes.append(trouble)
     if spec is not None:
@@ -186,7 +186,7 @@ def _order(
     if limit is not None:
         draft.waits.append(Wait(limit[0], limit[1], WaitKind.BACK_OFF))
         return
-    trouble = clock_trouble(spec, snapshot, policy, now)
+    trouble = clock_trouble(snapshot, policy, now)
     current = wanted_version(spec, snapshot.versions, now)
     leaf = current.leaf if current else None
     if trouble is not None and leaf is not None and now < late_time(leaf, policy):
@@ -204,20 +204,23 @@ def _order(
 
 
 def _late(spec: CertificateSpec, snapshot: Snapshot, policy: Policy, now: datetime) -> list[str]:
-    """Say loudly that renewing has not worked so far: while there is time, and afterwards."""
-    by_ref = {version.ref: version for version in snapshot.versions}
+    """
+    Say loudly that renewing has not worked so far: while there is time, and afterwards.
+
+    Of hand-made Secrets too, where they may be read.
+    """
+    leaves = {**snapshot.foreign, **{version.ref: version.leaf for version in snapshot.versions}}
     notes = []
     for ref, binding in sorted(snapshot.bindings.items()):
-        version = by_ref.get(binding.reference) if binding.reference else None
-        if version is None or version.leaf is None or now < late_time(version.leaf, policy):
+        named = binding.reference
+        leaf = leaves.get(named) if named else None
+        if leaf is None or now < late_time(leaf, policy):
             continue
-        end = version.leaf.not_after
+        end = leaf.not_after
         if now >= end:
-            notes.append(
-                f"expired: Service {ref} still names {version.ref}, which ended at {end:%FT%TZ}"
-            )
+            notes.append(f"expired: Service {ref} still names {named}, which ended at {end:%FT%TZ}")
         else:
-            notes.append(f"late: Service {ref} names {version.ref}, which ends at {end:%FT%TZ}")
+            notes.append(f"late: Service {ref} names {named}, which ends at {end:%FT%TZ}")
     wanted = wanted_version(spec, snapshot.versions, now)
     if not snapshot.bindings and wanted and wanted.leaf and now >= late_time(wanted.leaf, policy):
         notes.append(f"late: {wanted.ref} ends at {wanted.leaf.not_after:%FT%TZ}")

@@ -226,9 +226,7 @@ def need(
     raise AssertionError("the last check always finds something")
 
 
-def clock_trouble(
-    spec: CertificateSpec, snapshot: Snapshot, policy: Policy, now: datetime
-) -> str | None:
+def clock_trouble(snapshot: Snapshot, policy: Policy, now: datetime) -> str | None:
     """
     Say that our clock cannot be right, where the API server's is too far from it.
 

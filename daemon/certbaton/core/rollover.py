@@ -9,13 +9,14 @@ for something; their absence speaks against nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from certbaton.core.renewal import share
+from certbaton.core.renewal import late_time, share
 from certbaton.model import (
     Binding,
+    Leaf,
     ListenerState,
     ObjectRef,
     Policy,
@@ -134,11 +135,14 @@ def sync_of(handover: Handover, *, strict: bool = False) -> datetime | None:
 
 
 def complaint(handover: Handover) -> str | None:
-    """Give the controller's latest complaint about a sync of this reference, if any."""
+    """Give the controller's latest complaint about this reference, if no sync has ended since."""
+    ended = sync_of(handover)
     complaints = [
         event
         for event in handover.listener.events
-        if event.reason == "SyncLoadBalancerFailed" and _of_this(event, handover)
+        if event.reason == "SyncLoadBalancerFailed"
+        and _of_this(event, handover)
+        and (ended is None or event.last_at >= ended)
     ]
     return max(complaints, key=lambda event: event.last_at).message if complaints else None
 
@@ -207,3 +211,47 @@ def judge(
     if handover.listener.route is Route.INSIDE:
         what += f" ({BETTER_VIEW})"
     return Wait(what, min(until, now + policy.poll_listener), WaitKind.IN_FLIGHT)
+
+
+def still_unproven(
+    handover: Handover,
+    proof: Proof | None,
+    known: Mapping[str, tuple[ObjectRef, Leaf]],
+    policy: Policy,
+    now: datetime,
+) -> str | None:
+    """
+    Say what speaks against a handover that ended unproven, for as long as it does.
+
+    An older leaf seen from outside, or the controller's words: neither refuses the
+    version, and nobody else will notice. *known* are leaves by their hash: which
+    one is seen, and whether that is late.
+    """
+    wanted, ref = handover.version.leaf, handover.service.ref
+    if proof is None or proof.how != UNPROVEN or seen(handover) or wanted is None:
+        return None
+    outside = handover.listener.route is Route.OUTSIDE
+    other = next(
+        (
+            sight
+            for sight in handover.listener.sights
+            if outside and sight.leaf_sha256 not in (None, wanted.sha256)
+        ),
+        None,
+    )
+    words = complaint(handover)
+    if other is None and words is None:
+        return None
+    kind, what = "unproven", f"Service {ref} names {handover.version.ref}, and"
+    if other is not None and other.leaf_sha256 is not None:
+        secret, leaf = known.get(other.leaf_sha256, (None, None))
+        what += f" {other.address} port {other.port} still shows "
+        what += str(secret) if secret else f"leaf {other.leaf_sha256[:16]}"
+        if leaf is not None and now >= late_time(leaf, policy):
+            kind, end = ("late", "ends") if now < leaf.not_after else ("expired", "ended")
+            what += f", which {end} at {leaf.not_after:%FT%TZ}"
+    else:
+        what += " its listener was not seen to serve it"
+    if words is not None:
+        what += f"; the controller says: {words:.300}"
+    return f"{kind}: {what}; see the Service's Events, and the cloud controller's log"

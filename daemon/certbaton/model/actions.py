@@ -58,12 +58,13 @@ class Repoint(Action):
     One server-side apply that makes a Service name *version*.
 
     Where that is None, *reference*: a Secret that is not ours, and that worked
-    there before we came.
+    there before we came. *named* is what it named when this was planned.
     """
 
     service: ServiceSpec
     version: SecretVersion | None
     reference: ObjectRef
+    named: ObjectRef | None
 
 
 @dataclass(frozen=True, slots=True)

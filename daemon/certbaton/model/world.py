@@ -142,8 +142,8 @@ class Journal:
     A certificate's memory in the cluster. Long-lived.
 
     *last_version* names the version that its last order ended in. *originals*
-    are what Services (``namespace/name``) named before we first touched them, as
-    the annotation said it; *drift* is keyed likewise.
+    are what Services (``namespace/name``) named before we first touched them (those
+    that were made anew: them anew), as the annotation said it; *drift* is keyed likewise.
     """
 
     resource_version: str = ""
