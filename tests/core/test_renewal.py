@@ -10,7 +10,6 @@ from certbaton.core import renewal
 from certbaton.core.renewal import (
     CHECKS,
     late_time,
-    limit_reached,
     need,
     newest_first,
     next_failure,
@@ -20,17 +19,13 @@ from certbaton.core.renewal import (
     wanted_version,
 )
 from certbaton.model import (
-    FailedValidation,
     Failure,
     KeyType,
-    OrderRecord,
-    Policy,
     Reason,
     SecretVersion,
 )
 from core.build import (
     DAY,
-    DIRECTORY,
     HOUR,
     MINUTE,
     NAMES,
@@ -38,7 +33,6 @@ from core.build import (
     POLICY,
     SECOND,
     a_leaf,
-    a_snapshot,
     a_spec,
     a_version,
 )
@@ -322,75 +316,3 @@ def test_a_time_that_the_ca_named(named: timedelta, waits: timedelta | None) -> 
     found = next_failure("limit", None, "shop", HOUR, POLICY, NOW, NOW + named)
     plain = next_failure("limit", None, "shop", HOUR, POLICY, NOW)
     assert found.retry_at == (NOW + waits if waits else plain.retry_at)
-
-
-# --- limits of our own ----------------------------------------------------------------------
-
-
-def orders(
-    *ages: timedelta, names: tuple[str, ...] = NAMES, directory: str = DIRECTORY
-) -> list[OrderRecord]:
-    return [OrderRecord(NOW - age, directory, names) for age in ages]
-
-
-def failures(
-    *ages: timedelta, name: str = NAMES[0], directory: str = DIRECTORY
-) -> list[FailedValidation]:
-    return [FailedValidation(NOW - age, directory, name) for age in ages]
-
-
-DAYS = [number * DAY for number in (6, 5, 4, 3)]
-MINUTES = [number * MINUTE for number in (50, 40, 30)]
-
-LIMITS: dict[str, tuple[list[OrderRecord], list[FailedValidation], timedelta | None]] = {
-    "nothing happened": ([], [], None),
-    "three orders this week": (orders(*DAYS[:3]), [], None),
-    "four orders this week: until the oldest is a week old": (orders(*DAYS), [], DAY),
-    "five: until the second is": (orders(*DAYS, 2 * DAY), [], 2 * DAY),
-    "four, the oldest exactly a week ago": (orders(7 * DAY, *DAYS[1:]), [], None),
-    "four orders in whatever order they are told": (orders(*DAYS[::-1]), [], DAY),
-    "four orders of other names": (orders(*DAYS, names=NAMES[:1]), [], None),
-    "four orders at another CA": (orders(*DAYS, directory=STAGING), [], None),
-    "two failed validations": ([], failures(*MINUTES[:2]), None),
-    "three within the hour": ([], failures(*MINUTES), 10 * MINUTE),
-    "three, the first an hour ago": ([], failures(HOUR, *MINUTES[1:]), None),
-    "three of the second name": ([], failures(*MINUTES, name=NAMES[1]), 10 * MINUTE),
-    "three of a name that isn't asked for": ([], failures(*MINUTES, name="x.example"), None),
-    "three at another CA": ([], failures(*MINUTES, directory=STAGING), None),
-    "three over two names": (
-        [],
-        failures(*MINUTES[:2]) + failures(MINUTES[2], name=NAMES[1]),
-        None,
-    ),
-}
-
-
-@pytest.mark.parametrize(("issued", "failed", "waits"), LIMITS.values(), ids=LIMITS)
-def test_limits(
-    issued: list[OrderRecord], failed: list[FailedValidation], waits: timedelta | None
-) -> None:
-    """Four orders of the very names a week, three failed validations of a name an hour."""
-    snapshot = a_snapshot(a_version(), issued=issued, failed=failed)
-    found = limit_reached(a_spec(), snapshot, POLICY, NOW)
-    assert (found[1] - NOW if found else None) == waits
-
-
-def test_the_failed_validations_of_a_wildcard_count() -> None:
-    """The CA counts them for its name."""
-    spec = a_spec(names=("*.shop.example",))
-    failed = failures(*MINUTES, name="*.shop.example")
-    assert limit_reached(spec, a_snapshot(failed=failed), POLICY, NOW) is not None
-
-
-def test_the_limits_shrink_with_the_lifetime() -> None:
-    """Of an hour's certificate an hour counts, and six minutes of its validations."""
-    short = a_version(begins=NOW - MINUTE, lasts=HOUR)
-    many = orders(*(number * MINUTE for number in (59, 58, 57, 56)))
-    assert limit_reached(a_spec(), a_snapshot(short, issued=many), POLICY, NOW) is not None
-    past = orders(*(number * MINUTE for number in (60, 61, 62, 63)))
-    assert limit_reached(a_spec(), a_snapshot(short, issued=past), POLICY, NOW) is None
-    failed = failures(5 * MINUTE, 4 * MINUTE, 6 * MINUTE)
-    assert limit_reached(a_spec(), a_snapshot(short, failed=failed), POLICY, NOW) is None
-    policy = Policy(validation_limit=2)
-    found = limit_reached(a_spec(), a_snapshot(short, failed=failed), policy, NOW)
-    assert found is not None and found[1] == NOW + MINUTE

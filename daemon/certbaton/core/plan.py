@@ -35,6 +35,7 @@ from certbaton.model import (
     Plan,
     Policy,
     PutBack,
+    PutBackJournal,
     Reason,
     Snapshot,
     StageOrder,
@@ -73,6 +74,9 @@ def plan(
     trouble = clock_trouble(spec, snapshot, policy, now) if spec else None
     if trouble is not None:
         draft.notes.append(trouble)
+    if spec is not None and snapshot.journal_lost:
+        why = "somebody deleted it; it holds what our own limits are counted from"
+        draft.actions.append(PutBackJournal(certificate, why))
     if spec is not None:
         roll_out(draft, spec, snapshot, policy, now, refused)
     else:
@@ -142,6 +146,8 @@ def _order(
             draft.waits.append(Wait(f"{version.ref} is due for renewal", due, WaitKind.LATER))
     if spec:
         draft.notes += _late(spec, snapshot, policy, now)
+    if snapshot.journal_lost:
+        return  # nobody orders without a Journal in the cluster: it is looked at again
     journal = snapshot.journal
     pending = journal.pending if journal else None
     if pending is not None:
@@ -182,9 +188,11 @@ def _order(
         return
     if any(isinstance(action, PutBack) for action in draft.actions):
         return  # it is looked at again with what was put back
-    limit = limit_reached(spec, snapshot, policy, now)
+    # records bear the API server's time
+    limit = limit_reached(spec, snapshot, policy, now + snapshot.clock_apart)
     if limit is not None:
-        draft.waits.append(Wait(limit[0], limit[1], WaitKind.BACK_OFF))
+        over = limit[1] - snapshot.clock_apart
+        draft.waits.append(Wait(limit[0], over, WaitKind.BACK_OFF))
         return
     trouble = clock_trouble(spec, snapshot, policy, now)
     current = wanted_version(spec, snapshot.versions, now)
@@ -192,10 +200,10 @@ def _order(
     if trouble is not None and leaf is not None and now < late_time(leaf, policy):
         draft.waits.append(Wait(trouble, now + policy.backstop, WaitKind.BACK_OFF))
         return
-    over = trial_over(snapshot.versions, policy, spec, now)
-    if over is not None and now < over:
+    trial = trial_over(snapshot.versions, policy, spec, now)
+    if trial is not None and now < trial:
         what = "the last certificate was refused by its listeners; another is ordered"
-        draft.waits.append(Wait(what, over, WaitKind.BACK_OFF))
+        draft.waits.append(Wait(what, trial, WaitKind.BACK_OFF))
         return
     known = {version.ref.name for version in snapshot.versions}
     # a predecessor may have stored what our watch has not delivered yet

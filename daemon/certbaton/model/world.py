@@ -337,9 +337,10 @@ class Snapshot:
     What concerns one certificate, as read at one moment.
 
     *complete* is false after any failed reading: then nothing is deleted.
+    *journal_lost* says that *journal* was deleted, and is what we remember of it.
     *references* are all Secrets that any Service in any namespace names, in
     either annotation. *issued* are the orders that ended in a certificate, and
-    *failed_validations* those that did not, over all our Journals. *foreign* are
+    *failed_validations* those that did not, over all our Journals, also deleted ones. *foreign* are
     leaves of Secrets that are not ours and that we may read; *remembered* are
     versions that were deleted while named, and whose content is still known; *written* are Services
     that this process has written. *window_opens_at* is
@@ -363,5 +364,6 @@ class Snapshot:
     window_opens_at: datetime | None = None
     clock_apart: timedelta = timedelta(0)
     claims: Mapping[ObjectRef, Claim] = field(default_factory=dict)
+    journal_lost: bool = False
     complete: bool = True
     problems: tuple[str, ...] = ()
