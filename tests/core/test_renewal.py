@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
 from certbaton.core import renewal
 from certbaton.core.renewal import (
     CHECKS,
+    fits,
     late_time,
     need,
     newest_first,
@@ -126,6 +128,44 @@ def test_why(versions: list[SecretVersion], reason: Reason | None, words: str) -
     found = need(a_spec(), versions, POLICY, NOW)
     assert (found.reason if found else None) == reason
     assert words in (found.why if found else "")
+
+
+PROFILES: dict[str, tuple[str | None, str | None, str | None]] = {
+    "one is asked for": (
+        None,
+        "shortlived",
+        "asked for is shortlived, Secret certbaton/shop-1 was",
+    ),
+    "another one": ("classic", "shortlived", "was asked for with classic"),
+    "none any more": ("shortlived", None, "asked for is the CA's default"),
+    "the same": ("classic", "classic", None),
+}
+
+
+@pytest.mark.parametrize(("was", "asked", "words"), PROFILES.values(), ids=PROFILES)
+def test_a_change_of_profile(was: str | None, asked: str | None, words: str | None) -> None:
+    """It is what was asked for that is compared, whatever the CA made of it."""
+    found = need(a_spec(profile=asked), [a_version(profile=was)], POLICY, NOW)
+    assert (found.reason if found else None) == (Reason.REQUEST_CHANGED if words else None)
+    assert words is None or (found is not None and words in found.why)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"names": ("x.example",)},
+        {"key_type": KeyType.EC_P256},
+        {"directory": STAGING},
+        {"profile": "shortlived"},
+        {"flaw": "the chain is out of order"},
+        {"readable": False},
+    ],
+    ids=str,
+)
+def test_what_was_asked_for_otherwise_does_not_fit(other: dict[str, Any]) -> None:
+    """Each on its own, whatever else is right."""
+    assert fits(a_version(), a_spec())
+    assert not fits(a_version(**other), a_spec())
 
 
 def test_the_order_of_the_checks() -> None:

@@ -11,11 +11,12 @@ from __future__ import annotations
 from datetime import datetime
 
 from certbaton.core import claims
-from certbaton.core.choose import nobody_takes
+from certbaton.core.choose import REMEDY, nobody_serves
 from certbaton.core.collect import collect
-from certbaton.core.demand import adopted_until, sick_service, trial_over
+from certbaton.core.demand import adopted_until, kept_until, sick_service, trial_over
 from certbaton.core.handover import Draft, roll_out
 from certbaton.core.renewal import (
+    Need,
     clock_trouble,
     late_time,
     limit_reached,
@@ -121,25 +122,16 @@ def _is_at_the_ca(snapshot: Snapshot) -> bool:
 def _order(
     draft: Draft, spec: CertificateSpec | None, snapshot: Snapshot, policy: Policy, now: datetime
 ) -> None:
-    wanted = need(spec, snapshot.versions, policy, now) if spec else None
-    if spec and wanted is None:
-        wanted = sick_service(spec, snapshot, policy, now)
-    if spec and wanted and (adopted := adopted_until(spec, snapshot, policy, now)):
-        what = "the hand-made Secrets that its Services name are due"
-        draft.waits.append(Wait(what, adopted, WaitKind.LATER))
-        wanted = None
-    useless = spec is not None and nobody_takes(spec, snapshot, now)
-    if spec and wanted and useless and wanted.reason is Reason.RENEWING:
-        what = f"{spec.name} is due, and not renewed: no listener of its Services could serve it"
-        draft.waits.append(Wait(what, now + policy.backstop, WaitKind.BACK_OFF))
-        wanted = None
+    wanted, held = _wanted(spec, snapshot, policy, now) if spec else (None, None)
+    if held is not None:
+        draft.waits.append(held)
     coming = upcoming_version(spec, snapshot.versions, now) if spec else None
     if wanted:
         draft.due = wanted.since
     elif coming and coming.leaf:
         begins = coming.leaf.not_before
         draft.waits.append(Wait(f"{coming.ref} begins only then", begins, WaitKind.IN_FLIGHT))
-    elif spec and not useless:
+    elif spec and held is None:
         version = wanted_version(spec, snapshot.versions, now)
         if version and version.leaf:
             due = renewal_time(spec.name, version.leaf, policy)
@@ -211,6 +203,29 @@ def _order(
     draft.actions.append(StageOrder(spec.name, wanted.why, spec, wanted.reason, list_first))
 
 
+def _wanted(
+    spec: CertificateSpec, snapshot: Snapshot, policy: Policy, now: datetime
+) -> tuple[Need | None, Wait | None]:
+    """Say what is to be ordered; or where it would not be used, what that waits for."""
+    wanted = need(spec, snapshot.versions, policy, now)
+    if wanted and wanted.reason is Reason.RENEWING:
+        kept = kept_until(spec, snapshot, policy, now)
+        if kept is not None:
+            what = "what its Services name is valid longer than a new certificate would be"
+            return None, Wait(f"{what}; it is due", kept, WaitKind.LATER)
+    wanted = wanted or sick_service(spec, snapshot, policy, now)
+    if wanted and (adopted := adopted_until(spec, snapshot, policy, now)):
+        what = "the hand-made Secrets that its Services name are due"
+        return None, Wait(what, adopted, WaitKind.LATER)
+    if wanted and nobody_serves(spec.key_type, snapshot):
+        what = (
+            f"no certificate is ordered for {spec.name}: the cipher suite of no listener of its "
+            f"Services can serve a {spec.key_type} key; {REMEDY}"
+        )
+        return None, Wait(what, now + policy.backstop, WaitKind.BACK_OFF)
+    return wanted, None
+
+
 def _late(spec: CertificateSpec, snapshot: Snapshot, policy: Policy, now: datetime) -> list[str]:
     """Say loudly that renewing has not worked so far: while there is time, and afterwards."""
     by_ref = {version.ref: version for version in snapshot.versions}
@@ -250,4 +265,5 @@ def _continues(
         and pending.account_url == account_url
         and pending.names == spec.names
         and pending.key_type == spec.key_type
+        and pending.profile == spec.issuer.profile
     )

@@ -29,6 +29,9 @@ from certbaton.model import (
 RECORDED_BEFORE, RECORDED_AFTER = timedelta(minutes=5), timedelta(hours=2)
 
 
+DEFAULT_PROFILE = "the CA's default"
+
+
 def fraction(*parts: str) -> float:
     """
     Draw a number in [0, 1) from *parts*: the same for the same parts, for ever.
@@ -87,6 +90,7 @@ def fits(version: SecretVersion, spec: CertificateSpec) -> bool:
         and version.leaf.names == spec.names
         and version.leaf.key_type == spec.key_type
         and version.directory == spec.issuer.directory
+        and version.profile == spec.issuer.profile
     )
 
 
@@ -146,6 +150,13 @@ def _request_same(
             Reason.REQUEST_CHANGED,
             f"key type asked for is {spec.key_type}, Secret {newest.ref} has "
             f"{newest.leaf.key_type}",
+            now,
+        )
+    if newest.profile != spec.issuer.profile and newest.directory == spec.issuer.directory:
+        return Need(
+            Reason.REQUEST_CHANGED,
+            f"profile asked for is {spec.issuer.profile or DEFAULT_PROFILE}, Secret {newest.ref} "
+            f"was asked for with {newest.profile or DEFAULT_PROFILE}",
             now,
         )
     return None

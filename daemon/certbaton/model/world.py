@@ -59,7 +59,8 @@ class SecretVersion:
     One immutable TLS Secret of ours.
 
     *leaf* is None where tls.crt cannot be read; *flaw* then, or where key and
-    chain do not fit, is a sentence. *served* is keyed by ``namespace/name`` of
+    chain do not fit, is a sentence. *profile* is the one that was asked for, None
+    the CA's default. *served* is keyed by ``namespace/name`` of
     the Service, *rejected* likewise or by `EVERYWHERE`. The private key is
     deliberately not here.
     """
@@ -72,6 +73,7 @@ class SecretVersion:
     flaw: str | None = None
     directory: str = ""
     account_url: str = ""
+    profile: str | None = None
     served: Mapping[str, Proof] = field(default_factory=dict)
     marked_at: datetime | None = None
     rejected: Mapping[str, Rejection] = field(default_factory=dict)
