@@ -1,9 +1,8 @@
-"""Versions and Journals that somebody deleted, and Secrets that are not ours."""
+"""Versions and Journals that somebody deleted."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
 
 import pytest
 
@@ -12,10 +11,8 @@ from certbaton.cluster.contract import Kind, Obj
 from certbaton.cluster.store import Store
 from certbaton.errors import Conflict, PermanentError
 from certbaton.model import Journal, ObjectRef, Proof, Rejection, SecretVersion
-from cluster.builders import NOW, b64, chain, key, pending, reader, stored
+from cluster.builders import NOW, key, pending, reader, stored
 from fakes.kube import FakeApi
-
-HAND_MADE = ObjectRef("certbaton", "legacy")
 
 
 def delete(api: FakeApi, store: Store, ref: ObjectRef) -> None:
@@ -115,49 +112,6 @@ def test_another_secret_in_its_place_is_told_and_not_fought_over(
     with pytest.raises(PermanentError, match="without our labels"):
         store.put_back(version.ref)
     assert store.remembered(frozenset({version.ref})) == frozenset()
-
-
-# --- hand-made Secrets -------------------------------------------------------------------------
-
-
-def hand_made(api: FakeApi, text: str, namespace: str = "certbaton") -> None:
-    ref = ObjectRef(namespace, HAND_MADE.name)
-    body = records.secret(ref, {}, {}, type_="kubernetes.io/tls")
-    body["data"] = {"tls.crt": b64(text), "tls.key": b64("not ours to read")}
-    api.client("kubectl").create(Kind.SECRET, namespace, body)
-
-
-def test_a_hand_made_leaf_is_read_now_and_then(
-    api: FakeApi, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One request in ten minutes."""
-    clock = timedelta(days=1)
-    monkeypatch.setattr("certbaton.cluster.foreign.time.monotonic", lambda: clock.total_seconds())
-    assert store.foreign_leaf(HAND_MADE) is None
-    hand_made(api, chain(key()))
-    api.requests.clear()
-    assert store.foreign_leaf(HAND_MADE) is None, "asked a moment ago"
-    assert api.requests == []
-    clock += timedelta(seconds=601)
-    leaf = store.foreign_leaf(HAND_MADE)
-    assert leaf is not None and leaf.names == ("a.example",)
-    assert store.foreign_leaf(HAND_MADE) == leaf
-    assert [asked.verb for asked in api.requests] == ["read"]
-
-
-@pytest.mark.parametrize("text", ["", "no certificate", "-----BEGIN CERTIFICATE-----\nAAAA"])
-def test_one_that_is_broken_is_none(api: FakeApi, store: Store, text: str) -> None:
-    """It counts as due."""
-    hand_made(api, text)
-    assert store.foreign_leaf(HAND_MADE) is None
-
-
-def test_one_elsewhere_is_not_asked_for(api: FakeApi, store: Store) -> None:
-    """We have no rights there."""
-    hand_made(api, chain(key()), "shop")
-    api.requests.clear()
-    assert store.foreign_leaf(ObjectRef("shop", HAND_MADE.name)) is None
-    assert api.requests == []
 
 
 # --- Journals ------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ class Told(Place):
         body: Obj = {
             "metadata": {"name": LEGACY.name, "namespace": LEGACY.namespace},
             "type": "kubernetes.io/tls",
-            "data": {"tls.crt": _b64(chain), "tls.key": _b64("by hand")},
+            "data": {"tls.crt": _b64(chain), "tls.key": _b64(key.pem)},
         }
         self.api.client("kubectl").create(Kind.SECRET, LEGACY.namespace, body)
 
