@@ -217,3 +217,16 @@ def test_a_clock_that_runs_ahead_makes_nothing_forgotten(monkeypatch: pytest.Mon
     assert len(world.ca.issued) == recorded(world, process) == 4
     (wait,) = [wait for wait in process.turn("one").waits if "our own limit" in wait.what]
     assert 7 * DAY - MINUTE < wait.until - world.now < 7 * DAY, "by this clock"
+
+
+def test_a_journal_that_is_deleted_counts_for_the_others_too() -> None:
+    """Also while it is not back yet: its certificate's turn may come later."""
+    names = ("same.example",)
+    world = World(a_spec("one", "one", names=names), a_spec("two", "two", names=names))
+    world.policy = replace(world.policy, order_limit=1)
+    process = world.process()
+    process.turn("one")
+    delete(world, journals)
+    report = process.turn("two")
+    assert any("our own limit" in wait.what for wait in report.waits)
+    assert len(world.ca.issued) == 1
