@@ -28,6 +28,7 @@ from certbaton.model import (
     Policy,
     Proof,
     PutBack,
+    PutBackJournal,
     Reject,
     Rejection,
     Repoint,
@@ -121,6 +122,9 @@ class Applier:
                 return Applied((told,) if rounds else ())
             case PutBack(ref=ref):
                 self._note(self._cluster.store.put_back(ref))
+                return Applied()
+            case PutBackJournal(certificate=certificate):
+                self._cluster.store.put_back_journal(certificate)
                 return Applied()
             case Unmark(version=version):
                 self._note(self._cluster.store.annotate(version, marked_at=None))

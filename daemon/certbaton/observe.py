@@ -107,16 +107,19 @@ class Observer:
             assert spec is not None  # noqa: S101 - there are services
             listeners[service.ref] = self._listener(spec, service, state, binding, probing)
         journals = cluster.store.journals()
+        journal = cluster.store.journal(certificate) if spec else journals.get(certificate)
+        counted = (*journals.values(), *cluster.store.lost_journals())
         references = cluster.services.references()
         return Snapshot(
             account=cluster.store.account(spec.issuer.directory) if spec else None,
-            journal=journals.get(certificate),
+            journal=journal,
+            journal_lost=journal is not None and not journal.resource_version,
             versions=versions,
             services=services,
             bindings=bindings,
             listeners=listeners,
             references=references,
-            foreign=self._foreign(bindings, by_ref, journals.get(certificate)),
+            foreign=self._foreign(bindings, by_ref, journal),
             absent=frozenset(
                 binding.reference
                 for binding in bindings.values()
@@ -127,9 +130,9 @@ class Observer:
             remembered=cluster.store.remembered(references),
             written=cluster.services.written,
             window_opens_at=opens_at(spec.windows, now) if spec else None,
-            issued=tuple(record for journal in journals.values() for record in journal.orders),
+            issued=tuple(record for each in counted for record in each.orders),
             failed_validations=tuple(
-                failed for journal in journals.values() for failed in journal.failed_validations
+                failed for each in counted for failed in each.failed_validations
             ),
             clock_apart=cluster.api.clock_apart() or timedelta(0),
             claims=claimed,

@@ -55,8 +55,8 @@ from certbaton.telemetry import logger
 
 Connect = Callable[[IssuerSpec, pki.PrivateKey, str | None], CertificateAuthority]
 
-# Records outlive the longest window that any limit looks at.
-KEEP_RECORDS = timedelta(days=8)
+# Records outlive the longest window that any limit looks at, by this.
+KEEP_LONGER = timedelta(days=1)
 LOOK_AGAIN = timedelta(seconds=5)
 # A name server that is gone for good must not keep an order open for ever.
 CLEAN_UP_TRIES = 3
@@ -181,6 +181,8 @@ class Orders:
         key, csr = self._cluster.store.pending_key(name), self._cluster.store.pending_csr(name)
         account_key = self._cluster.store.account_key(pending.directory)
         if key is None or csr is None or account_key is None:
+            if pending.url is not None:  # it may be signed by now, and nobody can tell
+                journal = _counted(journal, pending, self._server_time())
             raise self._fail(name, journal, "its key, or the account's, is gone from the cluster")
         if pending.chain is not None:
             return self._store(name, journal, pending, key, pending.chain)
@@ -202,8 +204,10 @@ class Orders:
             # from here on this process knows all that is presented for it
             self._presented[name] = {}
         assert pending.url is not None  # noqa: S101 - it was just recorded
-        if action.finish_only and not self._worth_finishing(ca, pending.url):
+        if action.finish_only and not (spent := self._is_spent(ca, pending.url)):
             self._clean_up(name, pending)
+            if spent is None:
+                journal = _counted(journal, pending, self._server_time())
             self._save(name, replace(journal, pending=None))
             return Progress()
         # one that left the configuration has no solver; its order is only awaited
@@ -238,16 +242,14 @@ class Orders:
         name = action.certificate
         journal, pending = self._current(name, action.pending)
         self._clean_up(name, pending)
-        orders = journal.orders
         if action.version is not None:
-            orders += (OrderRecord(self._clock(), pending.directory, pending.names),)
+            journal = _counted(journal, pending, self._server_time())
         self._save(
             name,
             replace(
                 journal,
                 pending=None,
                 failure=None,
-                orders=orders,
                 last_version=action.version or journal.last_version,
             ),
         )
@@ -277,10 +279,14 @@ class Orders:
         journal = self._cluster.store.journal(name)
         if journal is None or journal.pending is None or journal.pending != planned:
             raise Conflict("the Journal is not as it was when this was planned")
+        if not journal.resource_version:
+            raise Conflict("the Journal was deleted; it is put back first")
         return journal, journal.pending
 
     def _save(self, name: str, journal: Journal, *, keep_key: bool = False) -> Journal:
-        oldest = self._clock() - KEEP_RECORDS
+        policy = self._policy
+        longest = max(policy.order_limit_window, policy.validation_limit_window)
+        oldest = self._server_time() - longest - KEEP_LONGER
         journal = replace(
             journal,
             orders=tuple(record for record in journal.orders if record.at > oldest),
@@ -291,6 +297,14 @@ class Orders:
         return self._cluster.store.save_journal(
             name, journal, key=None, csr=None, keep_key=keep_key
         )
+
+    def _server_time(self) -> datetime:
+        """
+        Give the API server's time, by which records are written and forgotten.
+
+        A clock that runs ahead must not make us forget what the CA still counts.
+        """
+        return self._clock() + (self._cluster.api.clock_apart() or timedelta(0))
 
     def _is_anothers(self, name: str, url: str) -> bool:
         """Say whether another Journal has that order: Let's Encrypt hands open ones out again."""
@@ -340,11 +354,12 @@ class Orders:
         self._unclean.pop(name, None)
         self._presented.pop(name, None)
 
-    def _worth_finishing(self, ca: CertificateAuthority, url: str) -> bool:
+    def _is_spent(self, ca: CertificateAuthority, url: str) -> bool | None:
+        """Say whether the CA has begun to sign it; None where it does not tell us any more."""
         try:
             order = ca.order(url)
         except PermanentError:
-            return False
+            return None
         return order.certificate is not None or order.status in ("processing", "valid")
 
     def _store(
@@ -361,8 +376,7 @@ class Orders:
         except PermanentError as exc:
             self._clean_up(name, pending)
             # it is spent at the CA, so it counts
-            record = OrderRecord(self._clock(), pending.directory, pending.names)
-            journal = replace(journal, orders=(*journal.orders, record))
+            journal = _counted(journal, pending, self._server_time())
             raise self._fail(name, journal, str(exc)) from exc
         try:
             version = self._cluster.store.create_version(
@@ -396,7 +410,7 @@ class Orders:
         """Close the order as failed: back-off and failed validations go into the same write."""
         pending = journal.pending
         failed = tuple(
-            FailedValidation(self._clock(), pending.directory if pending else "", item)
+            FailedValidation(self._server_time(), pending.directory if pending else "", item)
             for item in names
         )
         self._save(
@@ -409,3 +423,9 @@ class Orders:
             ),
         )
         return OrderFailed(message)
+
+
+def _counted(journal: Journal, pending: PendingOrder, now: datetime) -> Journal:
+    """*journal* with a record of *pending* for our own limits: it ended in a certificate."""
+    record = OrderRecord(now, pending.directory, pending.names)
+    return replace(journal, orders=(*journal.orders, record))

@@ -62,16 +62,17 @@ class PrivateKey:
         return cls(rsa.generate_private_key(public_exponent=65537, key_size=_RSA_BITS[key_type]))
 
     @classmethod
-    def load(cls, pem: str | bytes) -> PrivateKey:
+    def load(cls, pem: str | bytes, passphrase: bytes | None = None) -> PrivateKey:
         """
-        Read an unencrypted PEM key: PKCS#8, PKCS#1 or SEC 1.
+        Read a PEM key: PKCS#8, PKCS#1 or SEC 1; an encrypted one with *passphrase*.
 
         ConfigurationError, without any of the content and without a cause, when that is not
         what *pem* holds.
         """
         data = pem.encode() if isinstance(pem, str) else pem
+        encrypted = b"ENCRYPTED" in data  # of both forms; a passphrase too many is an error
         try:
-            key = serialization.load_pem_private_key(data, password=None)
+            key = serialization.load_pem_private_key(data, passphrase if encrypted else None)
         except (ValueError, TypeError, UnsupportedAlgorithm):
             key = None  # OpenSSL's words may quote the input; they are dropped
         if key is None:

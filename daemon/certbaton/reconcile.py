@@ -24,6 +24,7 @@ from certbaton.model import (
     CertificateSpec,
     CloseOrder,
     EnsureAccount,
+    GiveUp,
     NoteService,
     ObjectRef,
     Plan,
@@ -338,6 +339,8 @@ def _key(action: Action) -> str:
     match action:
         case Repoint(service=service):
             return f"Repoint {service.ref}"
+        case GiveUp(service=ref):
+            return f"GiveUp {ref}"
         case NoteService(service=ref):
             return f"Repoint {ref}"
         case StageOrder() | AdvanceOrder() | CloseOrder() | EnsureAccount():

@@ -1,20 +1,18 @@
-"""Versions that somebody deleted under a Service, and Secrets that are not ours."""
+"""Versions and Journals that somebody deleted."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import replace
 
 import pytest
 
 from certbaton.cluster import records
 from certbaton.cluster.contract import Kind, Obj
 from certbaton.cluster.store import Store
-from certbaton.errors import PermanentError
-from certbaton.model import ObjectRef, Proof, Rejection, SecretVersion
-from cluster.builders import NOW, b64, chain, key, stored
+from certbaton.errors import Conflict, PermanentError
+from certbaton.model import Journal, ObjectRef, Proof, Rejection, SecretVersion
+from cluster.builders import NOW, key, pending, reader, stored
 from fakes.kube import FakeApi
-
-HAND_MADE = ObjectRef("certbaton", "legacy")
 
 
 def delete(api: FakeApi, store: Store, ref: ObjectRef) -> None:
@@ -116,44 +114,66 @@ def test_another_secret_in_its_place_is_told_and_not_fought_over(
     assert store.remembered(frozenset({version.ref})) == frozenset()
 
 
-# --- hand-made Secrets -------------------------------------------------------------------------
+# --- Journals ------------------------------------------------------------------------------------
+
+JOURNAL = ObjectRef("certbaton", "journal.shop.prod.certbaton")
 
 
-def hand_made(api: FakeApi, text: str, namespace: str = "certbaton") -> None:
-    ref = ObjectRef(namespace, HAND_MADE.name)
-    body = records.secret(ref, {}, {}, type_="kubernetes.io/tls")
-    body["data"] = {"tls.crt": b64(text), "tls.key": b64("not ours to read")}
-    api.client("kubectl").create(Kind.SECRET, namespace, body)
+def begun(store: Store) -> Journal:
+    """A Journal with an order at the CA, and its key."""
+    new = key()
+    return store.save_journal("shop", pending(new), key=new, csr="CSR")
 
 
-def test_a_hand_made_leaf_is_read_now_and_then(
-    api: FakeApi, store: Store, monkeypatch: pytest.MonkeyPatch
+def test_a_deleted_journal_is_put_back_whole(api: FakeApi, store: Store) -> None:
+    """With the key of its order; until then it is what is counted, and not written yet."""
+    journal, before = begun(store), content(api.read(Kind.SECRET, JOURNAL))
+    delete(api, store, JOURNAL)
+    assert store.journals() == {}
+    assert store.journal("shop") == replace(journal, resource_version="")
+    assert store.lost_journals() == (replace(journal, resource_version=""),)
+    back = store.put_back_journal("shop")
+    assert [asked.verb for asked in api.requests] == ["create"]
+    assert content(api.read(Kind.SECRET, JOURNAL)) == before
+    assert store.journals() == {"shop": back}
+    assert store.lost_journals() == ()
+    assert store.put_back_journal("shop") == back, "and once only"
+
+
+def test_any_write_to_a_deleted_journal_brings_the_rest_of_it_back(
+    api: FakeApi, store: Store
 ) -> None:
-    """One request in ten minutes."""
-    clock = timedelta(days=1)
-    monkeypatch.setattr("certbaton.cluster.foreign.time.monotonic", lambda: clock.total_seconds())
-    assert store.foreign.leaf(HAND_MADE) is None
-    hand_made(api, chain(key()))
-    api.requests.clear()
-    assert store.foreign.leaf(HAND_MADE) is None, "asked a moment ago"
-    assert api.requests == []
-    clock += timedelta(seconds=601)
-    leaf = store.foreign.leaf(HAND_MADE)
-    assert leaf is not None and leaf.names == ("a.example",)
-    assert store.foreign.leaf(HAND_MADE) == leaf
-    assert [asked.verb for asked in api.requests] == ["read"]
+    """Also where it could not be put back before: no write begins with an empty one."""
+    begun(store)
+    key_before = store.pending_key("shop")
+    delete(api, store, JOURNAL)
+    lost = store.journal("shop")
+    assert lost is not None
+    store.save_journal("shop", replace(lost, originals={"shop/shop": "by-hand"}), keep_key=True)
+    there = reader(api)
+    assert there.pending_key("shop") == key_before
+    assert there.pending_csr("shop") == "CSR"
+    assert there.journals()["shop"].originals == {"shop/shop": "by-hand"}
 
 
-@pytest.mark.parametrize("text", ["", "no certificate", "-----BEGIN CERTIFICATE-----\nAAAA"])
-def test_one_that_is_broken_is_none(api: FakeApi, store: Store, text: str) -> None:
-    """It counts as due."""
-    hand_made(api, text)
-    assert store.foreign.leaf(HAND_MADE) is None
+def test_a_journal_that_was_written_anew_meanwhile_is_not_touched(
+    api: FakeApi, store: Store
+) -> None:
+    """What lies there counts, also an empty one, and also where our watch does not know yet."""
+    begun(store)
+    delete(api, store, JOURNAL)
+    theirs = reader(api).save_journal("shop", Journal(last_version="theirs"))
+    with pytest.raises(Conflict):
+        store.put_back_journal("shop")
+    assert store.journals() == {"shop": theirs}
+    assert store.lost_journals() == ()
 
 
-def test_one_elsewhere_is_not_asked_for(api: FakeApi, store: Store) -> None:
-    """We have no rights there."""
-    hand_made(api, chain(key()), "shop")
-    api.requests.clear()
-    assert store.foreign.leaf(ObjectRef("shop", HAND_MADE.name)) is None
-    assert api.requests == []
+def test_another_process_does_not_know_a_deleted_journal(api: FakeApi, store: Store) -> None:
+    """It has to do with the versions' dates."""
+    begun(store)
+    delete(api, store, JOURNAL)
+    other = reader(api)
+    assert (other.journal("shop"), other.lost_journals()) == (None, ())
+    with pytest.raises(Conflict, match="not known any more"):
+        other.put_back_journal("shop")

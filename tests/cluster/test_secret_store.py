@@ -59,7 +59,7 @@ def test_a_version_lies_under_the_name_of_its_content(api: FakeApi, store: Store
     assert obj["data"] == {"tls.crt": b64(text), "tls.key": b64(new.pem)}
     assert [asked.verb for asked in api.requests] == ["create"]
     assert version.leaf == pki.leaf_of(text)
-    assert version.flaw is None
+    assert (version.flaw, version.profile) == (None, "shortlived")
     assert store.versions("shop") == (version,) == reader(api).versions()
 
 

@@ -72,13 +72,14 @@ def a_spec(
     names: tuple[str, ...] = NAMES,
     directory: str = DIRECTORY,
     key_type: KeyType = KeyType.RSA_2048,
+    profile: str | None = None,
     paused: bool = False,
 ) -> CertificateSpec:
     """A certificate as asked for; without *services* for the Service shop/shop."""
     return CertificateSpec(
         name=name,
         names=names,
-        issuer=IssuerSpec("ca", directory),
+        issuer=IssuerSpec("ca", directory, profile=profile),
         solver="dns",
         key_type=key_type,
         services=tuple(
@@ -115,6 +116,7 @@ def a_version(
     readable: bool = True,
     flaw: str | None = None,
     directory: str = DIRECTORY,
+    profile: str | None = None,
     served: Mapping[ObjectRef, str | Proof] | None = None,
     rejected: Mapping[ObjectRef | str, datetime] | None = None,
     marked_at: datetime | None = None,
@@ -135,6 +137,7 @@ def a_version(
         flaw=flaw if readable else (flaw or "the chain is unreadable"),
         directory=directory,
         account_url=ACCOUNT_URL,
+        profile=profile,
         served={
             str(ref): how if isinstance(how, Proof) else Proof(NOW - 2 * DAY, how)
             for ref, how in (served or {}).items()
@@ -257,6 +260,7 @@ def a_pending(
     account_url: str = ACCOUNT_URL,
     names: tuple[str, ...] = NAMES,
     key_type: str = KeyType.RSA_2048,
+    profile: str | None = None,
     url: str | None = "https://ca.example/order/1",
 ) -> PendingOrder:
     """An order that was begun."""
@@ -268,6 +272,7 @@ def a_pending(
         public_key_sha256=a_hash(key),
         reason="Renewing",
         staged_at=NOW - MINUTE,
+        profile=profile,
         url=url,
     )
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 
-import pytest
-
 from certbaton.core.collect import collect, kept
-from certbaton.core.renewal import limit_reached
 from certbaton.model import (
     EVERYWHERE,
     Action,
     ObjectRef,
-    OrderRecord,
     Policy,
     Proof,
     SecretVersion,
@@ -21,12 +16,9 @@ from certbaton.model import (
 from core.build import (
     API,
     DAY,
-    DIRECTORY,
     HOUR,
-    NAMES,
     NOW,
     POLICY,
-    SECOND,
     SHOP,
     a_service,
     a_snapshot,
@@ -129,50 +121,3 @@ def test_a_marked_one_that_comes_back_loses_its_mark() -> None:
 def _name(action: Action) -> str:
     found = getattr(action, "version")  # noqa: B009
     return f"{type(action).__name__} {found.ref.name}"
-
-
-# --- limits of our own -------------------------------------------------------------------------
-
-WEEK = 7 * DAY
-
-
-def made(*ago: timedelta, names: tuple[str, ...] = NAMES, at: str = DIRECTORY) -> list[OrderRecord]:
-    return [OrderRecord(NOW - moment, at, names) for moment in ago]
-
-
-def there(
-    *ago: timedelta, names: tuple[str, ...] = NAMES, at: str = DIRECTORY
-) -> list[SecretVersion]:
-    return [
-        a_version(f"shop-{n}", begins=NOW - moment, names=names, directory=at)
-        for n, moment in enumerate(ago)
-    ]
-
-
-FOUR = (DAY, 2 * DAY, 3 * DAY, 4 * DAY)
-LIMITS: dict[str, tuple[list[OrderRecord], list[SecretVersion], timedelta | None]] = {
-    "four by the Journals": (made(*FOUR), [], WEEK - 4 * DAY),
-    "three by the Journals": (made(*FOUR[:3]), [], None),
-    "five: the fourth last counts": (made(*FOUR, 5 * DAY), [], WEEK - 4 * DAY),
-    "four, one of them a week ago": (made(*FOUR[:3], WEEK), [], None),
-    "four, one of them almost a week ago": (made(*FOUR[:3], WEEK - SECOND), [], SECOND),
-    "four at another CA": (made(*FOUR, at="https://staging.example"), [], None),
-    "four for other names": (made(*FOUR, names=NAMES[:1]), [], None),
-    # a lost Journal: the versions tell
-    "four by the versions' dates": ([], there(*FOUR), WEEK - 4 * DAY),
-    "three by the versions' dates": ([], there(*FOUR[:3]), None),
-    "four versions of another CA": ([], there(*FOUR, at="https://staging.example"), None),
-    "four versions for other names": ([], there(*FOUR, names=NAMES[:1]), None),
-    "each counts once": (made(*FOUR[:2]), there(*FOUR[:2]), None),
-    "the Journal was lost in between": (made(*FOUR[:1]), there(*FOUR), WEEK - 4 * DAY),
-}
-
-
-@pytest.mark.parametrize(("records", "versions", "over"), LIMITS.values(), ids=LIMITS)
-def test_four_orders_a_week(
-    records: list[OrderRecord], versions: list[SecretVersion], over: timedelta | None
-) -> None:
-    """For the very same names at one CA, counted over all Journals, or by what is there."""
-    snapshot = replace(a_snapshot(*versions), issued=tuple(records))
-    found = limit_reached(a_spec(), snapshot, POLICY, NOW)
-    assert (found[1] if found else None) == (NOW + over if over is not None else None)

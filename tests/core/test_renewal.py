@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
 from certbaton.core import renewal
 from certbaton.core.renewal import (
     CHECKS,
+    fits,
     late_time,
-    limit_reached,
     need,
     newest_first,
     next_failure,
@@ -20,17 +21,13 @@ from certbaton.core.renewal import (
     wanted_version,
 )
 from certbaton.model import (
-    FailedValidation,
     Failure,
     KeyType,
-    OrderRecord,
-    Policy,
     Reason,
     SecretVersion,
 )
 from core.build import (
     DAY,
-    DIRECTORY,
     HOUR,
     MINUTE,
     NAMES,
@@ -38,7 +35,6 @@ from core.build import (
     POLICY,
     SECOND,
     a_leaf,
-    a_snapshot,
     a_spec,
     a_version,
 )
@@ -132,6 +128,44 @@ def test_why(versions: list[SecretVersion], reason: Reason | None, words: str) -
     found = need(a_spec(), versions, POLICY, NOW)
     assert (found.reason if found else None) == reason
     assert words in (found.why if found else "")
+
+
+PROFILES: dict[str, tuple[str | None, str | None, str | None]] = {
+    "one is asked for": (
+        None,
+        "shortlived",
+        "asked for is shortlived, Secret certbaton/shop-1 was",
+    ),
+    "another one": ("classic", "shortlived", "was asked for with classic"),
+    "none any more": ("shortlived", None, "asked for is the CA's default"),
+    "the same": ("classic", "classic", None),
+}
+
+
+@pytest.mark.parametrize(("was", "asked", "words"), PROFILES.values(), ids=PROFILES)
+def test_a_change_of_profile(was: str | None, asked: str | None, words: str | None) -> None:
+    """It is what was asked for that is compared, whatever the CA made of it."""
+    found = need(a_spec(profile=asked), [a_version(profile=was)], POLICY, NOW)
+    assert (found.reason if found else None) == (Reason.REQUEST_CHANGED if words else None)
+    assert words is None or (found is not None and words in found.why)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"names": ("x.example",)},
+        {"key_type": KeyType.EC_P256},
+        {"directory": STAGING},
+        {"profile": "shortlived"},
+        {"flaw": "the chain is out of order"},
+        {"readable": False},
+    ],
+    ids=str,
+)
+def test_what_was_asked_for_otherwise_does_not_fit(other: dict[str, Any]) -> None:
+    """Each on its own, whatever else is right."""
+    assert fits(a_version(), a_spec())
+    assert not fits(a_version(**other), a_spec())
 
 
 def test_the_order_of_the_checks() -> None:
@@ -322,75 +356,3 @@ def test_a_time_that_the_ca_named(named: timedelta, waits: timedelta | None) -> 
     found = next_failure("limit", None, "shop", HOUR, POLICY, NOW, NOW + named)
     plain = next_failure("limit", None, "shop", HOUR, POLICY, NOW)
     assert found.retry_at == (NOW + waits if waits else plain.retry_at)
-
-
-# --- limits of our own ----------------------------------------------------------------------
-
-
-def orders(
-    *ages: timedelta, names: tuple[str, ...] = NAMES, directory: str = DIRECTORY
-) -> list[OrderRecord]:
-    return [OrderRecord(NOW - age, directory, names) for age in ages]
-
-
-def failures(
-    *ages: timedelta, name: str = NAMES[0], directory: str = DIRECTORY
-) -> list[FailedValidation]:
-    return [FailedValidation(NOW - age, directory, name) for age in ages]
-
-
-DAYS = [number * DAY for number in (6, 5, 4, 3)]
-MINUTES = [number * MINUTE for number in (50, 40, 30)]
-
-LIMITS: dict[str, tuple[list[OrderRecord], list[FailedValidation], timedelta | None]] = {
-    "nothing happened": ([], [], None),
-    "three orders this week": (orders(*DAYS[:3]), [], None),
-    "four orders this week: until the oldest is a week old": (orders(*DAYS), [], DAY),
-    "five: until the second is": (orders(*DAYS, 2 * DAY), [], 2 * DAY),
-    "four, the oldest exactly a week ago": (orders(7 * DAY, *DAYS[1:]), [], None),
-    "four orders in whatever order they are told": (orders(*DAYS[::-1]), [], DAY),
-    "four orders of other names": (orders(*DAYS, names=NAMES[:1]), [], None),
-    "four orders at another CA": (orders(*DAYS, directory=STAGING), [], None),
-    "two failed validations": ([], failures(*MINUTES[:2]), None),
-    "three within the hour": ([], failures(*MINUTES), 10 * MINUTE),
-    "three, the first an hour ago": ([], failures(HOUR, *MINUTES[1:]), None),
-    "three of the second name": ([], failures(*MINUTES, name=NAMES[1]), 10 * MINUTE),
-    "three of a name that isn't asked for": ([], failures(*MINUTES, name="x.example"), None),
-    "three at another CA": ([], failures(*MINUTES, directory=STAGING), None),
-    "three over two names": (
-        [],
-        failures(*MINUTES[:2]) + failures(MINUTES[2], name=NAMES[1]),
-        None,
-    ),
-}
-
-
-@pytest.mark.parametrize(("issued", "failed", "waits"), LIMITS.values(), ids=LIMITS)
-def test_limits(
-    issued: list[OrderRecord], failed: list[FailedValidation], waits: timedelta | None
-) -> None:
-    """Four orders of the very names a week, three failed validations of a name an hour."""
-    snapshot = a_snapshot(a_version(), issued=issued, failed=failed)
-    found = limit_reached(a_spec(), snapshot, POLICY, NOW)
-    assert (found[1] - NOW if found else None) == waits
-
-
-def test_the_failed_validations_of_a_wildcard_count() -> None:
-    """The CA counts them for its name."""
-    spec = a_spec(names=("*.shop.example",))
-    failed = failures(*MINUTES, name="*.shop.example")
-    assert limit_reached(spec, a_snapshot(failed=failed), POLICY, NOW) is not None
-
-
-def test_the_limits_shrink_with_the_lifetime() -> None:
-    """Of an hour's certificate an hour counts, and six minutes of its validations."""
-    short = a_version(begins=NOW - MINUTE, lasts=HOUR)
-    many = orders(*(number * MINUTE for number in (59, 58, 57, 56)))
-    assert limit_reached(a_spec(), a_snapshot(short, issued=many), POLICY, NOW) is not None
-    past = orders(*(number * MINUTE for number in (60, 61, 62, 63)))
-    assert limit_reached(a_spec(), a_snapshot(short, issued=past), POLICY, NOW) is None
-    failed = failures(5 * MINUTE, 4 * MINUTE, 6 * MINUTE)
-    assert limit_reached(a_spec(), a_snapshot(short, failed=failed), POLICY, NOW) is None
-    policy = Policy(validation_limit=2)
-    found = limit_reached(a_spec(), a_snapshot(short, failed=failed), policy, NOW)
-    assert found is not None and found[1] == NOW + MINUTE

@@ -83,7 +83,7 @@ class Told(Place):
         body: Obj = {
             "metadata": {"name": LEGACY.name, "namespace": LEGACY.namespace},
             "type": "kubernetes.io/tls",
-            "data": {"tls.crt": _b64(chain), "tls.key": _b64("by hand")},
+            "data": {"tls.crt": _b64(chain), "tls.key": _b64(key.pem)},
         }
         self.api.client("kubectl").create(Kind.SECRET, LEGACY.namespace, body)
 
@@ -242,11 +242,32 @@ def deleted_journal(world: Told) -> None:
     cluster.refresh()
     for ref in [ref for ref in world._there(Kind.SECRET) if ref.name.startswith("journal.")]:
         world.delete(ref)
+    lives = world.lives
     world.run(START + 59 * DAY)
     assert len(world.ca.issued) == 1
+    if world.lives == lives:  # else it died with what it remembered
+        cluster, _ = world.process()
+        cluster.refresh()
+        back = cluster.store.journal(world.spec.name)
+        assert back is not None and len(back.orders) == 1
     world.run(RENEWED + 2 * DAY)
     assert len(world.ca.issued) == 2
     assert world.named() == set(world.versions())
+
+
+def journal_deleted_while_the_ca_signs(world: Told) -> None:
+    """It comes back with its key, and the certificate that was signed is used."""
+    world.ca.issuance_time = timedelta(minutes=10)
+    world.run(START + 3 * MINUTE)
+    lives = world.lives
+    for ref in [ref for ref in world._there(Kind.SECRET) if ref.name.startswith("journal.")]:
+        world.delete(ref)
+    world.run(START + DAY)
+    # if it died between, with what it remembered, another one is ordered
+    assert len(world.ca.issued) <= 1 + world.lives - lives
+    assert world.named() == set(world.versions())
+    assert len(world.named()) == 1
+    assert world.answers == {} or world.lives > lives
 
 
 def recreated(world: Told) -> None:
@@ -313,6 +334,7 @@ STORIES: dict[str, Callable[[Told], None]] = {
     "windows": windows,
     "deleted": deleted,
     "deleted Journal": deleted_journal,
+    "Journal deleted while the CA signs": journal_deleted_while_the_ca_signs,
     "recreated": recreated,
     "restored": restored,
     "names change": names_change,

@@ -265,12 +265,22 @@ def test_it_is_collected_when_nobody_names_it_any_more(minds: Minds) -> None:
 
 
 def test_a_journal_that_was_deleted_brings_no_order(minds: Minds) -> None:
-    """The version is there and good; what is needed of the Journal is made anew."""
+    """While nobody looked: the version is there and good, and its date counts for the limits."""
     assert [name_of(one) for one in minds.running.versions("journal")] == [
         name_of(minds.firsts["journal"])
     ]
     assert minds.running.names("journal", minds.firsts["journal"])
     assert minds.running.certbaton.journal("journal").get("orders", []) == []
+
+
+def test_a_journal_that_is_deleted_under_a_running_daemon_is_put_back(minds: Minds) -> None:
+    """With the records that our own limits are counted from."""
+    running = minds.running
+    before = running.certbaton.journal("deleted")
+    assert len(before["orders"]) == 1
+    minds.world.plane.admin.delete(f"{SECRETS}/journal.deleted.{RELEASE}.{NAMESPACE}")
+    running.wait(lambda: running.done("PutBackJournal", "deleted"), "it stays away")
+    assert running.certbaton.journal("deleted") == before
 
 
 def test_an_account_that_was_deleted_is_made_anew(minds: Minds) -> None:

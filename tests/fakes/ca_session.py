@@ -74,4 +74,7 @@ class FakeSession:
             self.ca.authorization(account, url).status = "deactivated"
 
     def _account(self, request: str) -> Account:
-        return self.ca.account_of(request, self.account_url)
+        account = self.ca.account_of(request, self.account_url)
+        if account.key_sha256 != self.key.public_key_sha256:
+            raise self.ca.refuse(request, 400, "malformed", "JWS verification error")
+        return account

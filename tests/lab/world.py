@@ -257,8 +257,12 @@ class World:
             "solvers": solvers,
             "certificates": list(certificates),
             "healthPort": self.health_port,
-            "policy": {"pollListener": "250ms"},
             **more,
+            # of certificates that live a minute, more than four a week are to be had
+            "policy": {
+                "orderLimitWindow": f"{self.lifetime}s",
+                **more.get("policy", {"pollListener": "250ms"}),
+            },
         }
 
     def install(self, config: Obj) -> None:

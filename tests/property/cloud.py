@@ -116,7 +116,7 @@ class Cloud(Place):
         )
         data = {
             "tls.crt": base64.b64encode(chain.encode()).decode(),
-            "tls.key": base64.b64encode(b"by hand").decode(),
+            "tls.key": base64.b64encode(key.pem.encode()).decode(),
         }
         body = {
             "metadata": {"name": HAND_MADE.name, "namespace": HAND_MADE.namespace},

@@ -9,10 +9,12 @@ from typing import Final
 from certbaton import pki
 from certbaton.cluster import records
 from certbaton.cluster.contract import Kind, KubeApi, Obj
-from certbaton.errors import Conflict, ObjectGone, PermanentError
+from certbaton.errors import ConfigurationError, Conflict, ObjectGone, PermanentError
 from certbaton.model import Instance, Leaf, ObjectRef
 
 FOREIGN_SECONDS: Final = 600.0
+# What Oracle's controller decrypts the key with, if it is encrypted.
+PASSPHRASE: Final = "passphrase"  # noqa: S105 - the name of an entry
 
 
 class ForeignLeaves:
@@ -28,8 +30,9 @@ class ForeignLeaves:
         """
         The leaf of a Secret that is not ours, if it may be read: in our own namespace.
 
-        One request in ten minutes for each; None where it is not there or not readable, and for a
-        version of ours that a person took out of use by its label.
+        One request in ten minutes for each; None where it is not there or not readable, where its
+        key is missing or another one's (no listener can serve that), and for a version of ours
+        that a person took out of use by its label. The key is looked at and let go.
         """
         if ref.namespace != self._instance.namespace:
             return None
@@ -38,8 +41,7 @@ class ForeignLeaves:
             self._absent.discard(ref)
             try:
                 obj = self._api.read(Kind.SECRET, ref)
-                chain = records.decode(obj, records.TLS_CRT)
-                leaf = pki.leaf_of(chain) if chain and not self._retired(obj) else None
+                leaf = None if self._retired(obj) else _whole(obj)
             except ObjectGone:
                 self._absent.add(ref)
                 leaf = None
@@ -64,3 +66,16 @@ class ForeignLeaves:
         found = obj["metadata"].get("labels") or {}
         ours = found.get(records.INSTANCE) == records.label(str(self._instance))
         return ours and records.KIND not in found
+
+
+def _whole(obj: Obj) -> Leaf | None:
+    """The leaf in *obj*, if the key beside it is its own. PermanentError where it is unreadable."""
+    chain, key = records.decode(obj, records.TLS_CRT), records.decode(obj, records.TLS_KEY)
+    if not chain or not key:
+        return None
+    leaf = pki.leaf_of(chain)
+    try:
+        found = pki.PrivateKey.load(key, records.decode(obj, PASSPHRASE))
+    except ConfigurationError:
+        return None
+    return leaf if found.public_key_sha256 == leaf.public_key_sha256 else None

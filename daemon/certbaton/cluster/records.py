@@ -185,6 +185,7 @@ def _version(obj: Obj, certificate: str, before: Record | None) -> VersionRecord
         flaw=flaw,
         directory=annotations.get(DIRECTORY, ""),
         account_url=annotations.get(ACCOUNT_URL, ""),
+        profile=annotations.get(PROFILE),
     )
     problem: str | None = None
     try:

@@ -23,7 +23,7 @@ from certbaton.cluster.contract import AlreadyExists, Kind, KubeApi, Obj, ref_of
 from certbaton.cluster.foreign import ForeignLeaves
 from certbaton.cluster.records import AccountRecord, JournalRecord, Record, VersionRecord
 from certbaton.cluster.writes import SecretWrites
-from certbaton.errors import CertbatonError, ObjectGone, PermanentError
+from certbaton.errors import CertbatonError, Conflict, ObjectGone, PermanentError
 from certbaton.model import (
     Account,
     Instance,
@@ -59,6 +59,7 @@ class Store:
             project=self._project,
         )
         self._known: dict[ObjectRef, VersionRecord] = {}
+        self._journals: dict[str, JournalRecord] = {}
         self._secrets = SecretWrites(api, instance.namespace, self.cache)
         self.foreign = ForeignLeaves(api, instance)
 
@@ -84,7 +85,12 @@ class Store:
         return _sorted(found)
 
     def journal(self, certificate: str) -> Journal | None:
-        """A certificate's Journal; None where there is none, or it cannot be read (`problems`)."""
+        """
+        A certificate's Journal; None where there is none, or it cannot be read (`problems`).
+
+        One that was deleted under us, or overwritten with nonsense, is as the watch
+        last delivered it, without a resourceVersion: the next write puts it back.
+        """
         record = self._journal(certificate)
         return record.journal if record else None
 
@@ -95,6 +101,15 @@ class Store:
             for record in self.cache.items().values()
             if isinstance(record, JournalRecord) and record.journal is not None
         }
+
+    def lost_journals(self) -> tuple[Journal, ...]:
+        """What is remembered of Journals that are not there, or not readable, any more."""
+        there = self.journals()
+        return tuple(
+            _unwritten(record).journal or Journal()
+            for certificate, record in sorted(self._journals.items())
+            if certificate not in there
+        )
 
     def pending_key(self, certificate: str) -> PrivateKey | None:
         """The key of a pending order. PermanentError where it cannot be read."""
@@ -254,6 +269,7 @@ class Store:
         in the Secret as they are; without it and without *key* they are removed.
         ValueError for a pending order whose key is not given or another one.
         PermanentError where an unreadable Journal with a key is in the way.
+        A Journal that was deleted comes back with its key where that is to be kept.
         """
         _check_key(journal, key, keep_key)
         ref = ObjectRef(self._namespace, records.journal_name(certificate, self._instance))
@@ -262,11 +278,13 @@ class Store:
             data[records.TLS_KEY] = key.pem if key is not None else None
             data[records.CSR] = csr
         base = journal.resource_version
-        known = self._journal(certificate)
-        if not base and known is not None and known.problem is not None:
-            if known.key is not None:
-                raise PermanentError(known.problem)
-            base = known.resource_version
+        there, known = self.cache.get(ref), self._journal(certificate)
+        if not base and isinstance(there, JournalRecord) and there.problem is not None:
+            if there.key is not None:
+                raise PermanentError(there.problem)
+            base = there.resource_version
+        if keep_key and not journal.resource_version and known is not None and known.key:
+            data[records.TLS_KEY], data[records.CSR] = known.key.decode("ascii"), known.csr
         if base:
             answer = self._secrets.merge(ref, base, data)
         else:
@@ -274,6 +292,15 @@ class Store:
                 ref, records.labels(records.JOURNAL, self._instance, certificate), data
             )
         return replace(journal, resource_version=version_of(answer))
+
+    def put_back_journal(self, certificate: str) -> Journal:
+        """Write a Journal that is lost as it was, with the key of its order. One request."""
+        journal = self.journal(certificate)
+        if journal is None:
+            raise Conflict(f"the Journal of {certificate} is not known any more")
+        if journal.resource_version:
+            return journal
+        return self.save_journal(certificate, journal, keep_key=True)
 
     # --- accounts ----------------------------------------------------------------------
 
@@ -315,6 +342,8 @@ class Store:
         record = records.project(obj, before, self._instance)
         if isinstance(record, VersionRecord):
             self._known[record.version.ref] = record
+        if isinstance(record, JournalRecord) and record.journal is not None:
+            self._journals[record.certificate] = record
         return record
 
     def _version(self, obj: Obj) -> SecretVersion:
@@ -326,7 +355,10 @@ class Store:
     def _journal(self, certificate: str) -> JournalRecord | None:
         name = records.journal_name(certificate, self._instance)
         record = self.cache.get(ObjectRef(self._namespace, name))
-        return record if isinstance(record, JournalRecord) else None
+        if isinstance(record, JournalRecord) and (record.journal or record.key):
+            return record
+        lost = self._journals.get(certificate)
+        return _unwritten(lost) if lost is not None else None
 
     def _account(self, directory: str) -> AccountRecord | None:
         name = records.account_name(directory, self._instance)
@@ -340,6 +372,12 @@ def _sorted(versions: Iterable[SecretVersion]) -> tuple[SecretVersion, ...]:
         return version.certificate, begin, version.ref.name
 
     return tuple(sorted(versions, key=age))
+
+
+def _unwritten(lost: JournalRecord) -> JournalRecord:
+    """*lost* as what is still to be written."""
+    journal = replace(lost.journal or Journal(), resource_version="")
+    return replace(lost, journal=journal, resource_version="")
 
 
 def _same_version(there: Obj, wanted: Obj) -> bool:

@@ -24,6 +24,11 @@ from certbaton.model import (
     Snapshot,
 )
 
+REMEDY = (
+    "set keyType: RSA-2048, or the annotation oci-load-balancer-listener-ssl-config with a suite "
+    "that can"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -65,20 +70,19 @@ def worked(version: SecretVersion, service: ObjectRef) -> Proof | None:
 
 def suits(leaf: Leaf, snapshot: Snapshot, service: ObjectRef) -> bool:
     """Say whether the listener's cipher suite can serve this kind of key."""
+    return _serves(leaf.key_type, snapshot, service)
+
+
+def nobody_serves(key_type: str, snapshot: Snapshot) -> bool:
+    """Say whether there are Services, and the listener of none could serve such a key."""
+    found = [_serves(key_type, snapshot, ref) for ref in snapshot.bindings]
+    return bool(found) and not any(found)
+
+
+def _serves(key_type: str, snapshot: Snapshot, service: ObjectRef) -> bool:
     binding = snapshot.bindings.get(service)
     kinds = binding.key_kinds if binding else None
-    return kinds is None or ("RSA" if leaf.key_type.startswith("RSA") else "EC") in kinds
-
-
-def nobody_takes(spec: CertificateSpec, snapshot: Snapshot, now: datetime) -> bool:
-    """Say whether there are Services, and the listener of none could serve the newest version."""
-    found = acceptable(spec, snapshot, now)
-    leaf = found[0].leaf if found else None
-    return (
-        leaf is not None
-        and bool(snapshot.bindings)
-        and not any(suits(leaf, snapshot, ref) for ref in snapshot.bindings)
-    )
+    return kinds is None or ("RSA" if key_type.startswith("RSA") else "EC") in kinds
 
 
 def choose(
@@ -96,11 +100,7 @@ def choose(
     whole = [item for item in snapshot.versions if fits(item, spec) and usable(item, now)]
     suiting = newest_first([v for v in whole if v.leaf and suits(v.leaf, snapshot, ref)])
     if whole and not suiting:
-        problem = (
-            f"Service {ref}: the listener's cipher suite cannot serve a {spec.key_type} key; "
-            "set keyType: RSA-2048, or the annotation oci-load-balancer-listener-ssl-config "
-            "with a suite that can"
-        )
+        problem = f"Service {ref}: the listener's cipher suite cannot serve a {spec.key_type} key; {REMEDY}"
         return replace(_instead(ref, snapshot, now), problem=problem)
     taken = [version for version in suiting if not rejected(version, ref)]
     if suiting and suiting[0] not in taken:

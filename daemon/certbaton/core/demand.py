@@ -14,13 +14,16 @@ from certbaton.core import reject
 from certbaton.core.choose import answers_for, served_well
 from certbaton.core.renewal import (
     Need,
+    fits,
     known_lifetime,
     late_time,
     newest_first,
+    rejected,
     renewal_time,
+    usable,
     wanted_version,
 )
-from certbaton.model import CertificateSpec, Policy, Reason, SecretVersion, Snapshot
+from certbaton.model import CertificateSpec, Leaf, Policy, Reason, SecretVersion, Snapshot
 
 # What the first certificate will live for, as far as anybody can tell.
 USUAL_LIFETIME = timedelta(days=90)
@@ -40,15 +43,43 @@ def adopted_until(
     if not snapshot.bindings:
         return None
     lifetime = known_lifetime(snapshot.versions) or USUAL_LIFETIME
-    left = policy.renew_left_short if lifetime < policy.short_lifetime else policy.renew_left
     dues: list[datetime] = []
     for ref, binding in snapshot.bindings.items():
         leaf = snapshot.foreign.get(binding.reference) if binding.reference else None
         if leaf is None or not answers_for(leaf, spec, snapshot, ref, now):
             return None
-        outlived = leaf.not_after - lifetime * (1 - left)
-        dues.append(max(renewal_time(spec.name, leaf, policy), outlived))
+        dues.append(max(renewal_time(spec.name, leaf, policy), _outlived(leaf, lifetime, policy)))
     return min(dues) if min(dues) > now else None
+
+
+def kept_until(
+    spec: CertificateSpec, snapshot: Snapshot, policy: Policy, now: datetime
+) -> datetime | None:
+    """
+    Say until when a renewal would not be used, since what is named is not due.
+
+    That is where every Service names one that fits and lives longer than new ones do
+    by now: it is kept, and the newest may be due, over and over, for nothing.
+    """
+    fitting = [version for version in snapshot.versions if fits(version, spec)]
+    lifetime = known_lifetime(fitting)
+    by_ref = {version.ref: version for version in fitting}
+    dues: list[datetime] = []
+    for ref, binding in snapshot.bindings.items():
+        version = by_ref.get(binding.reference) if binding.reference else None
+        if version is None or version.leaf is None or lifetime is None:
+            return None
+        leaf = version.leaf
+        if leaf.lifetime <= lifetime or not usable(version, now) or rejected(version, ref):
+            return None
+        dues.append(max(renewal_time(spec.name, leaf, policy), _outlived(leaf, lifetime, policy)))
+    return min(dues) if dues and min(dues) > now else None
+
+
+def _outlived(leaf: Leaf, lifetime: timedelta, policy: Policy) -> datetime:
+    """Say when one that lives for *lifetime* outlives *leaf* by what it has left when due."""
+    left = policy.renew_left_short if lifetime < policy.short_lifetime else policy.renew_left
+    return leaf.not_after - lifetime * (1 - left)
 
 
 def sick_service(

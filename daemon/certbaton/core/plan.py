@@ -11,11 +11,12 @@ from __future__ import annotations
 from datetime import datetime
 
 from certbaton.core import claims
-from certbaton.core.choose import nobody_takes
+from certbaton.core.choose import REMEDY, nobody_serves
 from certbaton.core.collect import collect
-from certbaton.core.demand import adopted_until, sick_service, trial_over
+from certbaton.core.demand import adopted_until, kept_until, sick_service, trial_over
 from certbaton.core.handover import Draft, roll_out
 from certbaton.core.renewal import (
+    Need,
     clock_trouble,
     late_time,
     limit_reached,
@@ -35,6 +36,7 @@ from certbaton.model import (
     Plan,
     Policy,
     PutBack,
+    PutBackJournal,
     Reason,
     Snapshot,
     StageOrder,
@@ -73,6 +75,9 @@ def plan(
     trouble = clock_trouble(snapshot, policy, now)
     if trouble is not None:
         draft.notes.append(trouble)
+    if spec is not None and snapshot.journal_lost:
+        why = "somebody deleted it; it holds what our own limits are counted from"
+        draft.actions.append(PutBackJournal(certificate, why))
     if spec is not None:
         roll_out(draft, spec, snapshot, policy, now, refused)
     else:
@@ -117,31 +122,24 @@ def _is_at_the_ca(snapshot: Snapshot) -> bool:
 def _order(
     draft: Draft, spec: CertificateSpec | None, snapshot: Snapshot, policy: Policy, now: datetime
 ) -> None:
-    wanted = need(spec, snapshot.versions, policy, now) if spec else None
-    if spec and wanted is None:
-        wanted = sick_service(spec, snapshot, policy, now)
-    if spec and wanted and (adopted := adopted_until(spec, snapshot, policy, now)):
-        what = "the hand-made Secrets that its Services name are due"
-        draft.waits.append(Wait(what, adopted, WaitKind.LATER))
-        wanted = None
-    useless = spec is not None and nobody_takes(spec, snapshot, now)
-    if spec and wanted and useless and wanted.reason is Reason.RENEWING:
-        what = f"{spec.name} is due, and not renewed: no listener of its Services could serve it"
-        draft.waits.append(Wait(what, now + policy.backstop, WaitKind.BACK_OFF))
-        wanted = None
+    wanted, held = _wanted(spec, snapshot, policy, now) if spec else (None, None)
+    if held is not None:
+        draft.waits.append(held)
     coming = upcoming_version(spec, snapshot.versions, now) if spec else None
     if wanted:
         draft.due = wanted.since
     elif coming and coming.leaf:
         begins = coming.leaf.not_before
         draft.waits.append(Wait(f"{coming.ref} begins only then", begins, WaitKind.IN_FLIGHT))
-    elif spec and not useless:
+    elif spec and held is None:
         version = wanted_version(spec, snapshot.versions, now)
         if version and version.leaf:
             due = renewal_time(spec.name, version.leaf, policy)
             draft.waits.append(Wait(f"{version.ref} is due for renewal", due, WaitKind.LATER))
     if spec:
         draft.notes += _late(spec, snapshot, policy, now)
+    if snapshot.journal_lost:
+        return  # nobody orders without a Journal in the cluster: it is looked at again
     journal = snapshot.journal
     pending = journal.pending if journal else None
     if pending is not None:
@@ -182,9 +180,11 @@ def _order(
         return
     if any(isinstance(action, PutBack) for action in draft.actions):
         return  # it is looked at again with what was put back
-    limit = limit_reached(spec, snapshot, policy, now)
+    # records bear the API server's time
+    limit = limit_reached(spec, snapshot, policy, now + snapshot.clock_apart)
     if limit is not None:
-        draft.waits.append(Wait(limit[0], limit[1], WaitKind.BACK_OFF))
+        over = limit[1] - snapshot.clock_apart
+        draft.waits.append(Wait(limit[0], over, WaitKind.BACK_OFF))
         return
     trouble = clock_trouble(snapshot, policy, now)
     current = wanted_version(spec, snapshot.versions, now)
@@ -192,15 +192,38 @@ def _order(
     if trouble is not None and leaf is not None and now < late_time(leaf, policy):
         draft.waits.append(Wait(trouble, now + policy.backstop, WaitKind.BACK_OFF))
         return
-    over = trial_over(snapshot.versions, policy, spec, now)
-    if over is not None and now < over:
+    trial = trial_over(snapshot.versions, policy, spec, now)
+    if trial is not None and now < trial:
         what = "the last certificate was refused by its listeners; another is ordered"
-        draft.waits.append(Wait(what, over, WaitKind.BACK_OFF))
+        draft.waits.append(Wait(what, trial, WaitKind.BACK_OFF))
         return
     known = {version.ref.name for version in snapshot.versions}
     # a predecessor may have stored what our watch has not delivered yet
     list_first = journal is None or journal.last_version not in known
     draft.actions.append(StageOrder(spec.name, wanted.why, spec, wanted.reason, list_first))
+
+
+def _wanted(
+    spec: CertificateSpec, snapshot: Snapshot, policy: Policy, now: datetime
+) -> tuple[Need | None, Wait | None]:
+    """Say what is to be ordered; or where it would not be used, what that waits for."""
+    wanted = need(spec, snapshot.versions, policy, now)
+    if wanted and wanted.reason is Reason.RENEWING:
+        kept = kept_until(spec, snapshot, policy, now)
+        if kept is not None:
+            what = "what its Services name is valid longer than a new certificate would be"
+            return None, Wait(f"{what}; it is due", kept, WaitKind.LATER)
+    wanted = wanted or sick_service(spec, snapshot, policy, now)
+    if wanted and (adopted := adopted_until(spec, snapshot, policy, now)):
+        what = "the hand-made Secrets that its Services name are due"
+        return None, Wait(what, adopted, WaitKind.LATER)
+    if wanted and nobody_serves(spec.key_type, snapshot):
+        what = (
+            f"no certificate is ordered for {spec.name}: the cipher suite of no listener of its "
+            f"Services can serve a {spec.key_type} key; {REMEDY}"
+        )
+        return None, Wait(what, now + policy.backstop, WaitKind.BACK_OFF)
+    return wanted, None
 
 
 def _late(spec: CertificateSpec, snapshot: Snapshot, policy: Policy, now: datetime) -> list[str]:
@@ -245,4 +268,5 @@ def _continues(
         and pending.account_url == account_url
         and pending.names == spec.names
         and pending.key_type == spec.key_type
+        and pending.profile == spec.issuer.profile
     )

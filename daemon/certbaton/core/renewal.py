@@ -24,6 +24,13 @@ from certbaton.model import (
     Snapshot,
 )
 
+# So long before and after a leaf begins its order's record may have been written: the CA's clock
+# may be ahead of ours, and Let's Encrypt has its certificates begin an hour in the past.
+RECORDED_BEFORE, RECORDED_AFTER = timedelta(minutes=5), timedelta(hours=2)
+
+
+DEFAULT_PROFILE = "the CA's default"
+
 
 def fraction(*parts: str) -> float:
     """
@@ -83,6 +90,7 @@ def fits(version: SecretVersion, spec: CertificateSpec) -> bool:
         and version.leaf.names == spec.names
         and version.leaf.key_type == spec.key_type
         and version.directory == spec.issuer.directory
+        and version.profile == spec.issuer.profile
     )
 
 
@@ -142,6 +150,13 @@ def _request_same(
             Reason.REQUEST_CHANGED,
             f"key type asked for is {spec.key_type}, Secret {newest.ref} has "
             f"{newest.leaf.key_type}",
+            now,
+        )
+    if newest.profile != spec.issuer.profile and newest.directory == spec.issuer.directory:
+        return Need(
+            Reason.REQUEST_CHANGED,
+            f"profile asked for is {spec.issuer.profile or DEFAULT_PROFILE}, Secret {newest.ref} "
+            f"was asked for with {newest.profile or DEFAULT_PROFILE}",
             now,
         )
     return None
@@ -279,6 +294,33 @@ def next_failure(
     return Failure(message, now, count, max(now + pause, retry_at) if retry_at else now + pause)
 
 
+def issued_at(spec: CertificateSpec, snapshot: Snapshot) -> list[datetime]:
+    """
+    Say when certificates for the names of *spec* were issued by its CA; oldest first.
+
+    By the records of the Journals, and by versions that have no record: a Journal
+    may have been lost, and versions are collected. A record is written when a
+    version is stored, so that of one certificate both lie close together.
+    """
+    records = sorted(
+        record.at
+        for record in snapshot.issued
+        if record.directory == spec.issuer.directory and record.names == spec.names
+    )
+    unmatched = list(records)
+    for version in reversed(newest_first(snapshot.versions)):
+        leaf = version.leaf
+        if leaf is None or (leaf.names, version.directory) != (spec.names, spec.issuer.directory):
+            continue
+        first, last = leaf.not_before - RECORDED_BEFORE, leaf.not_before + RECORDED_AFTER
+        record = next((at for at in unmatched if first <= at <= last), None)
+        if record is not None:
+            unmatched.remove(record)
+        else:
+            records.append(leaf.not_before)
+    return sorted(records)
+
+
 def limit_reached(
     spec: CertificateSpec, snapshot: Snapshot, policy: Policy, now: datetime
 ) -> tuple[str, datetime] | None:
@@ -286,38 +328,21 @@ def limit_reached(
     Keep to limits of our own, below the CA's: a sentence, and when it is over.
 
     They outlive orders, restarts and success, since they are counted from the
-    Journals: identical sets of names a week, failed validations an hour.
+    Journals: identical sets of names a week, failed validations an hour. The week
+    is the CA's, and no share of any lifetime.
     """
-    lifetime = known_lifetime(snapshot.versions)
-
-    def window(ceiling: timedelta, part: float) -> timedelta:
-        return share(lifetime, part, ceiling) if lifetime else ceiling
-
-    span = window(policy.order_limit_window, 1)
-    issued = sorted(
-        record.at
-        for record in snapshot.issued
-        if record.directory == spec.issuer.directory
-        and record.names == spec.names
-        and record.at > now - span
-    )
-    # a Journal may have been lost: the versions themselves tell as well
-    dated = sorted(
-        version.leaf.not_before
-        for version in snapshot.versions
-        if version.leaf is not None
-        and version.leaf.names == spec.names
-        and version.directory == spec.issuer.directory
-        and version.leaf.not_before > now - span
-    )
-    issued = max(issued, dated, key=len)
+    span = policy.order_limit_window
+    issued = [at for at in issued_at(spec, snapshot) if at > now - span]
     if len(issued) >= policy.order_limit:
         return (
             f"{len(issued)} certificates for these very names were issued within {span}, our own "
             "limit (policy.orderLimit)",
             issued[-policy.order_limit] + span,
         )
-    span = window(policy.validation_limit_window, 0.1)
+    lifetime = known_lifetime(snapshot.versions)
+    span = policy.validation_limit_window
+    if lifetime is not None:
+        span = share(lifetime, 0.1, span)
     for name in spec.names:
         failed = sorted(
             item.at

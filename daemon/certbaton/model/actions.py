@@ -104,6 +104,11 @@ class PutBack(Action):
 
 
 @dataclass(frozen=True, slots=True)
+class PutBackJournal(Action):
+    """Write the Journal again that somebody deleted, as this process last saw it."""
+
+
+@dataclass(frozen=True, slots=True)
 class MarkServed(Action):
     """
     Note on the version that its handover at *service* has ended.

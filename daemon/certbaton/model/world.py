@@ -59,7 +59,8 @@ class SecretVersion:
     One immutable TLS Secret of ours.
 
     *leaf* is None where tls.crt cannot be read; *flaw* then, or where key and
-    chain do not fit, is a sentence. *served* is keyed by ``namespace/name`` of
+    chain do not fit, is a sentence. *profile* is the one that was asked for, None
+    the CA's default. *served* is keyed by ``namespace/name`` of
     the Service, *rejected* likewise or by `EVERYWHERE`. The private key is
     deliberately not here.
     """
@@ -72,6 +73,7 @@ class SecretVersion:
     flaw: str | None = None
     directory: str = ""
     account_url: str = ""
+    profile: str | None = None
     served: Mapping[str, Proof] = field(default_factory=dict)
     marked_at: datetime | None = None
     rejected: Mapping[str, Rejection] = field(default_factory=dict)
@@ -337,9 +339,10 @@ class Snapshot:
     What concerns one certificate, as read at one moment.
 
     *complete* is false after any failed reading: then nothing is deleted.
+    *journal_lost* says that *journal* was deleted, and is what we remember of it.
     *references* are all Secrets that any Service in any namespace names, in
     either annotation. *issued* are the orders that ended in a certificate, and
-    *failed_validations* those that did not, over all our Journals. *foreign* are
+    *failed_validations* those that did not, over all our Journals, also deleted ones. *foreign* are
     leaves of Secrets that are not ours and that we may read, *absent* those that Services name
     and that are not there, as far as we may know; *remembered* are
     versions that were deleted while named, and whose content is still known; *written* are Services
@@ -365,5 +368,6 @@ class Snapshot:
     window_opens_at: datetime | None = None
     clock_apart: timedelta = timedelta(0)
     claims: Mapping[ObjectRef, Claim] = field(default_factory=dict)
+    journal_lost: bool = False
     complete: bool = True
     problems: tuple[str, ...] = ()
