@@ -100,7 +100,8 @@ def choose(
     whole = [item for item in snapshot.versions if fits(item, spec) and usable(item, now)]
     suiting = newest_first([v for v in whole if v.leaf and suits(v.leaf, snapshot, ref)])
     if whole and not suiting:
-        problem = f"Service {ref}: the listener's cipher suite cannot serve a {spec.key_type} key; {REMEDY}"
+        unable = f"the listener's cipher suite cannot serve a {spec.key_type} key"
+        problem = f"Service {ref}: {unable}; {REMEDY}"
         return replace(_instead(ref, snapshot, now), problem=problem)
     taken = [version for version in suiting if not rejected(version, ref)]
     if suiting and suiting[0] not in taken:

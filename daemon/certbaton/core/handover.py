@@ -10,6 +10,7 @@ from datetime import datetime
 from certbaton.core import reject, rollover
 from certbaton.core.choose import Choice, choose, is_useless, will_do
 from certbaton.core.drift import drifted
+from certbaton.core.give_up import frees, give_up
 from certbaton.core.renewal import (
     clock_trouble,
     late_time,
@@ -19,7 +20,6 @@ from certbaton.core.renewal import (
 from certbaton.model import (
     Action,
     CertificateSpec,
-    GiveUp,
     MarkServed,
     NoteService,
     ObjectRef,
@@ -92,8 +92,8 @@ def roll_out(
             draft.actions.append(_served(spec, service, version, verdict, snapshot))
         elif put_back:
             continue  # the listener needs no other change then
-        elif choice.ref is None and _nothing_at_all(spec, service, choice, snapshot):
-            draft.actions.append(_give_up(spec, service, snapshot))
+        elif choice.ref is None and frees(spec, service, choice, snapshot):
+            draft.actions.append(give_up(spec, service, snapshot))
         elif choice.ref is None or (
             binding.reference == choice.ref and (binding.complete or choice.version is None)
         ):
@@ -359,31 +359,6 @@ def _cannot_wait(
         or now >= late_time(version.leaf, policy)
         or rejected(version, service.ref)
     )
-
-
-def _nothing_at_all(
-    spec: CertificateSpec, service: ServiceSpec, choice: Choice, snapshot: Snapshot
-) -> bool:
-    """
-    Say whether *service* gets no load balancer, for it names what is not there.
-
-    Nor could it be given one by an order, where the challenge needs its port 80.
-    """
-    state, binding = snapshot.services[service.ref], snapshot.bindings[service.ref]
-    paused = spec.paused or state.paused
-    absent = binding.reference in snapshot.absent
-    return absent and not state.addresses and not paused and choice.problem is None
-
-
-def _give_up(spec: CertificateSpec, service: ServiceSpec, snapshot: Snapshot) -> GiveUp:
-    reference = snapshot.bindings[service.ref].reference
-    assert reference is not None  # noqa: S101 - it is absent
-    why = (
-        f"Service {service.ref} names Secret {reference}, which is not there, so Oracle's "
-        "controller makes no load balancer for it; the name is taken off until there is a "
-        "certificate"
-    )
-    return GiveUp(spec.name, why, service.ref, reference)
 
 
 def _is_foreign(service: ServiceSpec, snapshot: Snapshot, now: datetime) -> bool:
