@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from certbaton.cluster import Cluster
-from certbaton.errors import Conflict
+from certbaton.errors import Conflict, RetryableError
 from certbaton.model import (
     Action,
     AdvanceOrder,
@@ -99,6 +99,7 @@ class Applier:
         self._clock = clock
         self._lock = threading.Lock()
         self._answered: dict[ObjectRef, datetime] = {}
+        self._freed: dict[ObjectRef, datetime] = {}
 
     def apply(self, action: Action) -> Applied:
         """
@@ -177,7 +178,15 @@ class Applier:
         state = self._cluster.services.service(action.service)
         if state is None:
             raise Conflict(f"Service {action.service} is gone")
+        now, before = self._clock(), self._freed.get(action.service)
+        if before is not None and now < before + AGAIN:
+            raise RetryableError(
+                f"Service {action.service}: somebody put the name of Secret {action.reference} "
+                "back, which is not there; take it out of what sets it (docs/gitops.md)",
+                retry_at=before + AGAIN,
+            )
         self._cluster.services.merge(action.service, self._target.without_secret(state))
+        self._freed[action.service] = now
         return Applied(
             (Announcement(action.service, "CertificateMissing", action.why, warning=True),)
         )

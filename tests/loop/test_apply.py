@@ -8,10 +8,11 @@ import pytest
 
 from certbaton.cluster import Kind
 from certbaton.cluster.services import BACKENDSET_SECRET, TLS_SECRET
-from certbaton.errors import Conflict
+from certbaton.errors import Conflict, RetryableError
 from certbaton.model import (
     Action,
     DeleteVersion,
+    GiveUp,
     MarkForDeletion,
     MarkServed,
     ObjectRef,
@@ -220,3 +221,42 @@ def test_a_proof_is_never_dated_before_the_change_that_it_proves(
     apply(process, MarkServed("one", "", SERVICE, new, "wire", changed))
     _, new = versions(process)
     assert new.served[str(SERVICE)].at == max(world.now, changed)
+
+
+# --- freeing a Service of a name that is nowhere ------------------------------------------------
+
+NOWHERE = ObjectRef("certbaton", "one-20200101-0123456789")
+FREE = GiveUp("one", "", SERVICE, NOWHERE)
+
+
+def test_a_service_is_freed_only_of_what_is_not_there_by_now(world: World) -> None:
+    """Looked at live: somebody may have made it since."""
+    process = world.process()
+    annotate(world, "one", {TLS_SECRET: str(NOWHERE)})
+    process.cluster.refresh()
+    body = {"metadata": {"name": NOWHERE.name, "namespace": NOWHERE.namespace}}
+    world.api.client("kubectl").create(Kind.SECRET, NOWHERE.namespace, body)
+    with pytest.raises(Conflict, match="is there by now"):
+        apply(process, FREE)
+    assert world.api.read(Kind.SERVICE, SERVICE)["metadata"]["annotations"][TLS_SECRET]
+
+
+def test_a_service_is_freed_once_in_ten_minutes(world: World) -> None:
+    """Whoever puts the name back has another source for it; no two of us fight."""
+    process = world.process()
+
+    def named() -> bool:
+        process.cluster.refresh()
+        return TLS_SECRET in world.api.read(Kind.SERVICE, SERVICE)["metadata"]["annotations"]
+
+    for minutes, freed in ((0, True), (1, False), (9, False), (10, True)):
+        world.now += minutes * MINUTE
+        annotate(world, "one", {TLS_SECRET: str(NOWHERE)})
+        assert named()
+        if freed:
+            apply(process, FREE)
+        else:
+            with pytest.raises(RetryableError, match="somebody put the name"):
+                apply(process, FREE)
+            world.now -= minutes * MINUTE
+        assert named() is not freed
