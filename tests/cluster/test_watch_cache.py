@@ -11,7 +11,7 @@ import pytest
 from certbaton.cluster.answers import Asked
 from certbaton.cluster.cache import WatchCache
 from certbaton.cluster.contract import Kind, Obj, Page, uid_of, version_of
-from certbaton.errors import ClusterUnavailable
+from certbaton.errors import ClusterUnavailable, PermanentError
 from certbaton.model import ObjectRef
 from fakes.kube import FakeApi
 
@@ -72,6 +72,28 @@ def test_an_outage_is_a_problem_until_it_is_over(api: FakeApi, words: Words) -> 
     assert words.synced  # what is known is known; only its age is not
     down.clear()
     eventually(lambda: words.problem is None)
+
+
+def test_the_end_of_an_outage_wakes_although_nothing_changed(api: FakeApi, words: Words) -> None:
+    """What was held back by an incomplete reading would wait for the backstop otherwise."""
+    woken = threading.Event()
+    words.start(woken.set)
+    eventually(lambda: words.synced)
+    refused = threading.Event()
+
+    def refuse_twice(asked: Asked) -> None:
+        if api.requests[-2:] == [asked, asked]:
+            api.before = lambda asked: None
+        refused.set()
+        woken.clear()
+        raise PermanentError("not allowed yet")
+
+    woken.clear()
+    api.before = refuse_twice
+    api.end_watches()
+    assert refused.wait(5)
+    assert woken.wait(5)
+    assert words.problem is None
 
 
 def test_a_failed_list_without_a_thread_is_raised_and_kept(api: FakeApi, words: Words) -> None:

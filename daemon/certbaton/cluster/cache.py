@@ -229,7 +229,8 @@ class WatchCache(Generic[T]):
             # An object that we deleted while the list was made may be on it; it stays forgotten.
             self._forgotten &= uids
             self._seen = max(self._seen, version)
-            changed |= not self._synced
+            # What waits for a whole reading goes on, also if nothing else is new.
+            changed |= not self._synced or self._problem is not None
             self._synced = True
             self._problem = None
             self._generation += 1
