@@ -172,10 +172,10 @@ class Daemon:
 
     def leads(self, lease: Lease, until: Callable[[], float | None]) -> bool:
         """
-        Wait until *lease* is held, and the Secrets have been listed since.
+        Wait until *lease* is held, and Secrets and Services have been listed since.
 
-        The predecessor may have stored what the watch has not delivered yet, and nothing that
-        exists is to be ordered again. False if a signal came, or *until* has no seconds left.
+        The predecessor may have written what the watches have not delivered yet: nothing that
+        exists is to be ordered again, and its repoint is nobody's drift. False if a signal came, or *until* has no seconds left.
         """
         told: tuple[str | None, str] = (None, "")
         while not self.stop.is_set():
@@ -185,8 +185,9 @@ class Daemon:
             if lease.valid():
                 try:
                     self.cluster.store.cache.relist()
+                    self.cluster.services.cache.relist()
                 except CertbatonError as exc:
-                    logger().warning("secrets_not_listed", error=str(exc))
+                    logger().warning("not_listed", error=str(exc))
                     self.pause(min(1.0, left or 1.0))
                     continue
                 if lease.valid():

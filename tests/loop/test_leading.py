@@ -50,6 +50,20 @@ def test_the_secrets_are_listed_when_the_lease_is_held(world: World, successor: 
     assert journal.pending is None
 
 
+def test_the_services_are_listed_too(world: World, successor: Daemon) -> None:
+    """So that the predecessor's repoint is seen, and not told as drift."""
+    world.process().turn("one")
+    (service,) = [each.ref for each in ONE.services]
+
+    def named() -> str | None:
+        state = successor.cluster.services.service(service)
+        return str(state.reference) if state and state.reference else None
+
+    assert named() is None
+    assert leads(successor)
+    assert [named()] == world.versions()
+
+
 def test_it_does_not_lead_before_that_list(
     world: World, successor: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
