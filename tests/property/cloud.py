@@ -291,6 +291,8 @@ class Cloud(Place):
         end = self.now + span
         while self.now < end:
             wake = end
+            self._control()  # what it has told since is there to be read
+            self._forget_events()
             for instance in self.running:
                 self.beat(instance)
             for instance, life in self.alive.items():
@@ -302,12 +304,20 @@ class Cloud(Place):
                     life.cluster.refresh()
                     report = life.reconciler.turn(certificate)
                     wake = min(wake, report.next_at or wake)
-                    for sentence in report.failed:
+                    for sentence in [*report.failed, *(one.what for one in report.waits)]:
                         if "unexpected" in sentence or "round in circles" in sentence:
                             self.broken.append(f"{self.now}: {certificate}: {sentence}")
             self._control()
             self._look_for_outages()
             self.now = max(wake, self.now + STEP)
+
+    def _forget_events(self) -> None:
+        """As the API server does after an hour: a retry every five minutes makes thousands."""
+        objects = self.api._world.objects
+        oldest = (self.now - HOUR).strftime("%Y-%m-%dT%H:%M:%SZ")
+        for kind, ref in [key for key in objects if key[0] is Kind.EVENT]:
+            if str(objects[kind, ref].get("lastTimestamp") or oldest) < oldest:
+                del objects[kind, ref]
 
     running: frozenset[Instance] = frozenset({INSTANCE, SECOND})
 
