@@ -15,6 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from josepy.jwk import JWK
 
 from lab.world import NAMESPACE, World
 
@@ -23,8 +31,34 @@ pytestmark = pytest.mark.servers
 CHALLENGE = "/.well-known/acme-challenge/"
 
 
+def numbers_of(pem: str) -> list[int]:
+    """The numbers that make up the secret part of a key: an EC key's scalar, RSA's exponents."""
+    key = load_pem_private_key(pem.encode(), None)
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return [key.private_numbers().private_value]
+    assert isinstance(key, rsa.RSAPrivateKey)
+    found = key.private_numbers()
+    return [found.d, found.p, found.q, found.dmp1, found.dmq1, found.iqmp]
+
+
+def spellings(number: int) -> set[str]:
+    """How a JWK has it, and hex and decimal; leading zeros are left to the reader."""
+    raw = number.to_bytes((number.bit_length() + 7) // 8, "big")
+    found = {f"{number:x}", f"{number:X}", str(number)}
+    # a JWK pads to the curve's size: then the base64 of what follows is another
+    for padded in (raw, raw.rjust(32, b"\0")):
+        found.add(base64.urlsafe_b64encode(padded).decode().rstrip("="))
+        found.add(base64.b64encode(padded).decode().rstrip("="))
+    return found
+
+
 def fragments(pem: str) -> set[str]:
-    """Every full line of a PEM body, and the same bytes as hex and in the other base64."""
+    """
+    A private key in every form that it may be told in.
+
+    Every full line of the PEM body, the same bytes as hex and in the other base64, and the
+    numbers that they hold as JWK (in which the account's key is handled), hex and decimal.
+    """
     body = [line for line in pem.splitlines() if line and "-----" not in line]
     raw = base64.b64decode("".join(body))
     found = {line for line in body if len(line) >= 32}
@@ -32,6 +66,8 @@ def fragments(pem: str) -> set[str]:
     for start in range(0, len(raw) - 24, 24):
         piece = raw[start : start + 24]
         found |= {piece.hex(), base64.urlsafe_b64encode(piece).decode()}
+    for number in numbers_of(pem):
+        found |= spellings(number)
     return found
 
 
@@ -67,6 +103,31 @@ def told(world: World, logs: list[Path]) -> dict[str, str]:
         with urllib.request.urlopen(url, timeout=10) as answer:
             texts[page] = answer.read().decode()
     return texts
+
+
+@pytest.mark.parametrize(
+    "key",
+    [ec.generate_private_key(ec.SECP256R1()), rsa.generate_private_key(65537, 2048)],
+    ids=["EC", "RSA"],
+)
+def test_a_key_is_found_in_every_form(
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey,
+) -> None:
+    """As PEM, as the JWK of the ACME library, and in what Python shows of its numbers."""
+    plain = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    pieces = fragments(plain.decode())
+
+    def found_in(text: str) -> bool:
+        return any(piece in text for piece in pieces)
+
+    jwk = JWK.load(plain).to_partial_json()
+    for name in set(jwk) & {"d", "p", "q", "dp", "dq", "qi"}:
+        assert found_in(json.dumps({name: jwk[name]})), name
+    number = numbers_of(plain.decode())[0]
+    for text in (plain.decode(), json.dumps(plain.decode()), str(number), hex(number)):
+        assert found_in(text)
+    public = key.public_key().public_numbers()
+    assert not found_in(repr(public))
 
 
 def test_no_key_or_token_is_told_anywhere(tmp_path: Path) -> None:

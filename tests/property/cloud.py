@@ -8,6 +8,7 @@ for the test to say; this keeps the books: what was done to whom, and what is ne
 from __future__ import annotations
 
 import base64
+import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,7 +19,9 @@ from certbaton import pki
 from certbaton.apply import Applier
 from certbaton.cluster import Cluster, Kind
 from certbaton.cluster.answers import Asked
+from certbaton.cluster.records import SERVED
 from certbaton.cluster.services import TLS_SECRET
+from certbaton.core.rollover import WIRE
 from certbaton.model import (
     EVERYWHERE,
     CertificateSpec,
@@ -46,6 +49,8 @@ MISSING = ObjectRef("certbaton", "never-was")
 DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 # nobody wakes up more often than this: enough to see things, and quick
 STEP = timedelta(seconds=20)
+# five minutes after a sync an alert counts; then what was there comes back, one by one
+REJECTING = HOUR
 HORIZON = timedelta(days=36500)
 
 
@@ -99,6 +104,10 @@ class Cloud(Place):
         self.stuck_until: dict[ObjectRef, datetime] = {}
         self.not_after: dict[str, datetime] = {}
         self.disturbed: dict[ObjectRef, datetime] = dict.fromkeys(self.targets, self.now)
+        # while a refused version is about, a certificate may run out; an alert may not stay
+        self.refused_until: dict[ObjectRef, datetime] = dict.fromkeys(self.targets, self.now)
+        # since when a listener answers with alerts, and whether that could be told
+        self.alerting_since: dict[ObjectRef, tuple[datetime, bool]] = {}
         self.credit: Counter[str] = Counter()
         self.written: Counter[ObjectRef] = Counter()
         self.touched: Counter[ObjectRef] = Counter()
@@ -142,6 +151,10 @@ class Cloud(Place):
             self.not_after[leaf.sha256] = leaf.not_after
         where, how = self.bad.get(named.name, (frozenset(), ""))
         self._alerting[ref] = ref in where and how == "alert"
+        if not self._alerting[ref]:
+            self.alerting_since.pop(ref, None)
+        elif ref not in self.alerting_since or self.served.get(ref) != known[named.name]:
+            self.alerting_since[ref] = self.now, self._can_tell(ref, named)
         self.served[ref] = known[named.name]
         return None
 
@@ -278,6 +291,8 @@ class Cloud(Place):
         end = self.now + span
         while self.now < end:
             wake = end
+            self._control()  # what it has told since is there to be read
+            self._forget_events()
             for instance in self.running:
                 self.beat(instance)
             for instance, life in self.alive.items():
@@ -289,24 +304,65 @@ class Cloud(Place):
                     life.cluster.refresh()
                     report = life.reconciler.turn(certificate)
                     wake = min(wake, report.next_at or wake)
-                    for sentence in report.failed:
+                    for sentence in [*report.failed, *(one.what for one in report.waits)]:
                         if "unexpected" in sentence or "round in circles" in sentence:
                             self.broken.append(f"{self.now}: {certificate}: {sentence}")
             self._control()
             self._look_for_outages()
             self.now = max(wake, self.now + STEP)
 
+    def _forget_events(self) -> None:
+        """As the API server does after an hour: a retry every five minutes makes thousands."""
+        objects = self.api._world.objects
+        oldest = (self.now - HOUR).strftime("%Y-%m-%dT%H:%M:%SZ")
+        for kind, ref in [key for key in objects if key[0] is Kind.EVENT]:
+            if str(objects[kind, ref].get("lastTimestamp") or oldest) < oldest:
+                del objects[kind, ref]
+
     running: frozenset[Instance] = frozenset({INSTANCE, SECOND})
 
     def _look_for_outages(self) -> None:
-        """No listener serves what has run out, unless something was done to it of late."""
+        """
+        No listener serves what has run out, unless something was done to it of late.
+
+        Nor does one answer with alerts for longer than it takes to bring back what was there.
+        """
         for ref in self.targets:
             shown = self.served.get(ref)
             if ref not in self._there(Kind.SERVICE) or self.now < self.disturbed[ref] + 9 * DAY:
                 continue
+            if self.alerts_in_vain(ref):
+                self.broken.append(f"{self.now}: {ref} answers with alerts, and nobody minds")
+                self.disturbed[ref] = self.now
+            if self.now < self.refused_until[ref]:
+                continue
             if shown is None or self.not_after.get(shown, self.now) < self.now:
                 self.broken.append(f"{self.now}: {ref} is out, and nobody had done anything to it")
                 self.disturbed[ref] = self.now
+
+    def alerts_in_vain(self, ref: ObjectRef) -> bool:
+        """Say whether it answers with alerts though the wire has had the time to reject that."""
+        since, can_tell = self.alerting_since.get(ref, (self.now, False))
+        return can_tell and self.now >= since + REJECTING
+
+    def _can_tell(self, ref: ObjectRef, named: ObjectRef) -> bool:
+        """
+        Say whether an alert of *named* there can be known for what it is.
+
+        It can where a probe meets the listener, another of ours was seen there before, and
+        Events tell of the sync. Without those nothing tells a bad version from a bad place.
+        """
+        if self.route == "inside" or not self.tells:
+            return False
+        there = self._there(Kind.SECRET)
+        proofs = (self._proofs(obj).get(str(ref)) for one, obj in there.items() if one != named)
+        return any(proof is not None and proof["how"] == WIRE for proof in proofs)
+
+    @staticmethod
+    def _proofs(secret: dict[str, object]) -> dict[str, dict[str, str]]:
+        annotations = secret["metadata"].get("annotations") or {}  # type: ignore[attr-defined]
+        found: dict[str, dict[str, str]] = json.loads(annotations.get(SERVED) or "{}")
+        return found
 
     # --- what is never forgiven -------------------------------------------------------------
 
@@ -397,6 +453,8 @@ class Cloud(Place):
                 found.append(f"{ref} names {named}, which is valid until {leaf.not_after}")
             if self.served.get(ref) != leaf.sha256:
                 found.append(f"{ref} names {named}, and its listener serves something else")
+            if self.alerts_in_vain(ref):
+                found.append(f"{ref} names {named}, and its listener answers with alerts")
         return found
 
     def shown(self, name: str) -> list[str]:

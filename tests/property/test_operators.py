@@ -12,6 +12,7 @@ import os
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
 from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -24,6 +25,7 @@ from hypothesis.stateful import (
 
 from certbaton.cluster import Kind
 from certbaton.cluster.services import TLS_SECRET
+from certbaton.core import reject
 from certbaton.model import ObjectRef
 from crash.place import BAD_CERTIFICATE, FULL
 from crash.world import INSTANCE
@@ -153,6 +155,7 @@ class Operators(RuleBasedStateMachine):
         )
         self.cloud.disturb(ref)
         self.cloud.served.pop(ref, None)
+        self.cloud.alerting_since.pop(ref, None)
         self.cloud._tried.pop(ref, None)
 
     @rule(ref=SERVICE)
@@ -186,7 +189,9 @@ class Operators(RuleBasedStateMachine):
             self.cloud.next_bad[certificate] = frozenset(where), how
             # one for the refusal, one for a Service that is sick with it
             self.cloud.credit[certificate] += 2
-            self.cloud.disturb(*where, until=self.cloud.now + 95 * DAY)
+            for ref in where:
+                self.cloud.touched[ref] += 1
+                self.cloud.refused_until[ref] = self.cloud.now + 104 * DAY
 
     @rule(ref=SERVICE, days=st.sampled_from([1, 4]))
     def a_load_balancer_is_full(self, ref: ObjectRef, days: int) -> None:
@@ -238,6 +243,52 @@ class Operators(RuleBasedStateMachine):
         written = cloud.written.total()
         cloud.pass_time(6 * HOUR)
         assert cloud.written.total() - written <= 4
+
+
+def _alerting() -> Cloud:
+    """A world some time after a renewal whose version one listener answers with alerts."""
+    cloud = Cloud(route="outside")
+    cloud.pass_time(6 * HOUR)
+    cloud.next_bad["mail"] = frozenset({cloud.targets[2]}), "alert"
+    cloud.credit["mail"] += 2
+    cloud.pass_time(75 * DAY)
+    return cloud
+
+
+def test_a_version_that_a_listener_answers_with_alerts_does_not_stay() -> None:
+    """What was there before comes back: once by itself, since chance seldom gets so far."""
+    cloud = _alerting()
+    assert len(cloud.bad) == 1
+    assert cloud.broken == []
+    assert cloud.settled() == []
+    assert cloud.wasted() == []
+
+
+def test_the_books_show_a_listener_that_answers_with_alerts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the wire's word is not heard, that is an outage, and nothing has settled."""
+    monkeypatch.setattr(reject, "_by_wire", lambda *_: None)
+    cloud = _alerting()
+    assert "answers with alerts" in cloud.broken[0]
+    assert any("answers with alerts" in sentence for sentence in cloud.settled())
+
+
+@pytest.mark.xfail(
+    strict=True, reason="what is refused already is refused again for ever, and holds its Service"
+)
+def test_a_version_that_nobody_took_is_left_for_the_next() -> None:
+    """Refused while no Events told of it, it passed for unproven; then they tell of it."""
+    cloud = Cloud(route="outside")
+    cloud.tells = False
+    cloud.next_bad["shop"] = frozenset(cloud.targets[:2]), "400"
+    cloud.credit["shop"] += 2
+    cloud.pass_time(6 * HOUR)
+    cloud.tells = True
+    cloud.pass_time(26 * HOUR)
+    assert cloud.broken == []
+    assert cloud.settled() == []
+    assert cloud.wasted() == []
 
 
 def test_whatever_happens() -> None:

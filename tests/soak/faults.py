@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
 from lab.chaos import ChaosWorld, Proxy, WireFault
 from lab.chaos.faults import Kind
-from soak.judge import Version, Window
+from soak.judge import Effect, Version, Window
 from soak.keeper import Keeper
 
 
@@ -35,18 +36,28 @@ class Scene:
         """Let a fault last; shorter when all is to end."""
         self.stop.wait(seconds)
 
+    def until(self, over: Callable[[], bool], seconds: float) -> None:
+        """Let a fault last until it is *over*, so long at most."""
+        end = time.monotonic() + seconds
+        while not over() and time.monotonic() < end and not self.stop.wait(0.05):
+            pass
+
 
 Act = Callable[[Scene, Random, Window], None]
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One kind: *act* makes it, and undoes it before it returns."""
+    """
+    One kind: *act* makes it, and undoes it before it returns.
+
+    *effect* is what it can do to listeners; *act* may narrow its window down to what it touched.
+    """
 
     kind: str
     act: Act
     weight: float = 1.0
-    place: bool = False
+    effect: Effect = Effect.NONE
 
 
 def api(

@@ -17,7 +17,7 @@ from chaos.history import LongHistory
 from lab.kube import Kube
 from lab.oci.tls import leaf_sha256
 from lab.world import NAMESPACE
-from soak.judge import Version
+from soak.judge import Order, Version
 from soak.site import OF, foreign
 
 Obj = dict[str, Any]
@@ -38,6 +38,7 @@ class Feed(LongHistory):
     def __init__(self, kube: Kube, stored: Callable[[Version], None] = lambda v: None) -> None:
         super().__init__(kube, NAMESPACE)
         self.versions: dict[str, Version] = {}
+        self.orders: dict[str, Order] = {}
         self.keys: set[str] = set()
         self.trouble: list[str] = []
         self._stored = stored
@@ -67,6 +68,7 @@ class Feed(LongHistory):
         if event == "DELETED":
             if name in self.versions:
                 self.versions[name].deleted = now
+            self._journal(name, {}, now)
             return
         data = {k: base64.b64decode(v) for k, v in (secret.get("data") or {}).items()}
         for value in data.values():
@@ -75,6 +77,7 @@ class Feed(LongHistory):
                 # A last line may be short enough to be met by chance.
                 self.keys |= {line for line in body.split() if len(line) >= 32}
         if secret.get("type") != "kubernetes.io/tls":
+            self._journal(name, json.loads(data.get("journal", b"{}")), now)
             return
         content = data["tls.crt"].decode()
         if self._contents.setdefault(name, content) != content:
@@ -88,9 +91,23 @@ class Feed(LongHistory):
         version.noted = set(json.loads(notes.get(SERVED) or "{}"))
         for service, rejection in json.loads(notes.get(REJECTED) or "{}").items():
             at = datetime.fromisoformat(rejection["at"]).timestamp()
-            version.rejected.setdefault(service, at)
+            version.rejected.setdefault(service, min(at, now))
         if fresh:
             self._stored(version)
+
+    def _journal(self, name: str, journal: Obj, now: float) -> None:
+        """Keep count of the orders that are open."""
+        kind, _, rest = name.partition(".")
+        if kind != "journal":
+            return
+        certificate = rest.partition(".")[0]
+        url = (journal.get("pending") or {}).get("url") or ""
+        order = url.rpartition("/")[2]
+        for one, known in self.orders.items():
+            if known.certificate == certificate and one != order:
+                known.closed = min(known.closed, now)
+        if order:
+            self.orders.setdefault(order, Order(certificate, now))
 
 
 def _version(secret: Obj, chain: bytes, now: float) -> Version:

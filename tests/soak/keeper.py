@@ -11,6 +11,7 @@ from typing import Self
 from lab.chaos import ChaosWorld
 from lab.kube import KubeError
 from lab.process import LabError
+from soak.site import IN_A_POD
 
 PAUSE_S = 0.5
 KILLED = -signal.SIGKILL
@@ -34,7 +35,7 @@ class Keeper:
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
 
     def __enter__(self) -> Self:
-        self._world.start_daemon()
+        self._world.start_daemon(**IN_A_POD)
         self._thread.start()
         return self
 
@@ -93,7 +94,7 @@ class Keeper:
             return
         environ, self._next = self._next, {}
         try:
-            self._world.start_daemon(**environ)
+            self._world.start_daemon(**IN_A_POD, **environ)
         except (LabError, KubeError) as error:
             self.trouble.append(f"the daemon could not be started: {error}")
             return

@@ -12,7 +12,7 @@ from typing import Any
 from lab.chaos.listener import interrupted, stuck
 from lab.oci.faults import ApiFault
 from soak.faults import Act, Fault, NotMade, Scene
-from soak.judge import Window
+from soak.judge import Effect, Window
 from soak.site import CERTIFICATES, SERVICES
 
 CHANGES = ("CreateCertificate", "UpdateListener", "GetWorkRequest")
@@ -48,19 +48,24 @@ def oci(status: int, code: str, text: str | None = None) -> Act:
         fault = ApiFault(
             status, code, "injected by the lab", dice.choice(CHANGES), dice.randint(1, 6), text
         )
-        faults = scene.world.cloud.faults
+        faults, times = scene.world.cloud.faults, fault.times
         faults.api.append(fault)
-        scene.hold(dice.uniform(3, 8))
+        scene.until(lambda: fault not in faults.api, dice.uniform(3, 8))
         with contextlib.suppress(ValueError):  # used up
             faults.api.remove(fault)
+        if fault.times == times:
+            window.effect = Effect.NONE  # nobody has met it
 
     return act
 
 
 def stale(scene: Scene, dice: Random, window: Window) -> None:
-    scene.world.cloud.faults.stale_syncs = dice.randint(1, 3)
-    scene.hold(dice.uniform(4, 10))
-    scene.world.cloud.faults.stale_syncs = 0
+    faults, times = scene.world.cloud.faults, dice.randint(1, 3)
+    faults.stale_syncs = times
+    scene.until(lambda: faults.stale_syncs == 0, dice.uniform(4, 10))
+    if faults.stale_syncs == times:
+        window.effect = Effect.NONE  # nobody has met it
+    faults.stale_syncs = 0
 
 
 def hung(scene: Scene, dice: Random, window: Window) -> None:
@@ -147,7 +152,9 @@ def listener(how: Callable[..., contextlib.AbstractContextManager[None]], most: 
     """One listener is out of action."""
 
     def act(scene: Scene, dice: Random, window: Window) -> None:
-        balancer = scene.world.cloud.find_load_balancer(*dice.choice(SERVICES))
+        ref = dice.choice(SERVICES)
+        window.services = frozenset({"/".join(ref)})
+        balancer = scene.world.cloud.find_load_balancer(*ref)
         if balancer is not None:
             with how(balancer):
                 scene.hold(dice.uniform(1, most))
@@ -155,30 +162,36 @@ def listener(how: Callable[..., contextlib.AbstractContextManager[None]], most: 
     return act
 
 
+NONE, DELAYS, REVERTS, STOPS = Effect.NONE, Effect.DELAYS, Effect.REVERTS, Effect.STOPS
+AFTER_LISTENER = lasting(3, 8, fail_after_listener="changed reserved IP")
+
 PLACE: tuple[Fault, ...] = tuple(
-    Fault(kind, act, weight, place=place)
-    for kind, act, weight, place in (
-        ("events-none", lasting(5, 15, events=False), 1, False),
-        ("events-late", lasting(5, 15, event_delay_s=3.0), 1, False),
-        ("events-budget", lasting(5, 20, event_burst=1), 1, False),
-        ("events-clock", lasting(5, 15, clock_offset_s=-20.0), 1, False),
-        ("events-forged", forged, 1, False),
-        ("node-sync", nodes, 1, False),
-        ("stale-sync", stale, 2, True),
-        ("controller-behind", lasting(5, 12, watch_delay_s=1.5), 1, True),
-        ("controller-paused", lasting(4, 12, paused=True), 1, True),
-        ("controller-restart", controller_restart, 1, True),
-        ("work-hung", hung, 2, True),
-        ("work-failed", work_failed, 1, True),
-        ("fail-after-listener", lasting(3, 8, fail_after_listener="changed reserved IP"), 1, True),
-        ("full-load-balancer", lasting(4, 10, certificate_limit=0), 2, True),
-        ("oci-429", oci(429, "TooManyRequests"), 1, True),
-        ("oci-rate-limited", oci(429, "", "rate limited(CreateCertificate)"), 1, True),
-        ("oci-409", oci(409, "Conflict"), 1, True),
-        ("oci-500", oci(500, "InternalServerError"), 1, True),
-        ("tls-alert", lasting(2, 10, tls_alert={443}), 1, True),
-        ("refused-certificate", refused, 1, False),
-        ("listener-interrupted", listener(interrupted, 6), 1, True),
-        ("listener-stuck", listener(stuck, 3), 1, True),
+    Fault(kind, act, weight, effect)
+    for kind, act, weight, effect in (
+        ("events-none", lasting(5, 15, events=False), 1, NONE),
+        ("events-late", lasting(5, 15, event_delay_s=3.0), 1, NONE),
+        ("events-budget", lasting(5, 20, event_burst=1), 1, NONE),
+        ("events-clock", lasting(5, 15, clock_offset_s=-20.0), 1, NONE),
+        ("events-forged", forged, 1, NONE),
+        # All but one look from outside, where this is nothing.
+        ("inside-foreign", lasting(5, 20, inside="foreign"), 1, NONE),
+        ("inside-old", lasting(5, 20, inside="old"), 2, NONE),
+        ("node-sync", nodes, 1, NONE),
+        ("stale-sync", stale, 2, REVERTS),
+        ("controller-behind", lasting(5, 12, watch_delay_s=1.5), 1, DELAYS),
+        ("controller-paused", lasting(4, 12, paused=True), 1, DELAYS),
+        ("controller-restart", controller_restart, 1, DELAYS),
+        ("work-hung", hung, 2, DELAYS),
+        ("work-failed", work_failed, 1, DELAYS),
+        ("fail-after-listener", AFTER_LISTENER, 1, DELAYS),
+        ("full-load-balancer", lasting(4, 10, certificate_limit=0), 2, DELAYS),
+        ("oci-429", oci(429, "TooManyRequests"), 1, DELAYS),
+        ("oci-rate-limited", oci(429, "", "rate limited(CreateCertificate)"), 1, DELAYS),
+        ("oci-409", oci(409, "Conflict"), 1, DELAYS),
+        ("oci-500", oci(500, "InternalServerError"), 1, DELAYS),
+        ("tls-alert", lasting(2, 10, tls_alert={443}), 1, STOPS),
+        ("refused-certificate", refused, 1, NONE),
+        ("listener-interrupted", listener(interrupted, 6), 1, STOPS),
+        ("listener-stuck", listener(stuck, 3), 1, STOPS),
     )
 )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,19 +18,22 @@ from lab.show import Screen
 from soak import judge
 from soak.faults import DAEMON, Fault, Scene
 from soak.feed import Feed
-from soak.judge import Version, Window
+from soak.judge import Effect, Signed, Version, Window
 from soak.keeper import Keeper
 from soak.looking import Eyes, Sampler
 from soak.place import PLACE
-from soak.site import CERTIFICATES, LIFETIME_S, OF, SERVICES, Ref, build
+from soak.site import CERTIFICATES, INSIDE, LIFETIME_S, OF, SERVICES, SIBLINGS, Ref, build
 
 # Between two faults of a lane.
 PAUSE_S = (0.5, 6.0)
-# The controller backs off like Oracle's, scaled: after a fault it needs as long again, at most.
-AFTERMATH_S = 4.0
+# A sync that was under way when a fault ended has failed by then, if it was to fail.
+ENDED_S = 1.0
+# A lack that lasts until the next version is due is a rollout that did not end.
+LOST_S = LIFETIME_S / 2
+LAST_LOOK_S = 20.0
 SETTLE_S = 2.0 * LIFETIME_S
 CHECK_S = 10.0
-_SIGNED = re.compile(r"^Pebble (\S+ \S+) Issued certificate serial (\S+) for order ")
+_SIGNED = re.compile(r"^Pebble (\S+ \S+) Issued certificate serial (\S+) for order (\S+)")
 
 
 class Soak:
@@ -44,12 +47,13 @@ class Soak:
         self.wasted: list[str] = []
         self.rejections: list[str] = []
         self.stuck: list[str] = []
-        self.rollovers = 0
+        self.rollovers = self.died_at_a_write = 0
         self.longest, self.longest_at = 0.0, ""
         self._lock = threading.Lock()
         self._whole: set[str] = set()
         self._stop = threading.Event()
         self._lanes: list[threading.Thread] = []
+        self._ending: list[Window] = []
 
     def run(self, rollovers: int | None, minutes: float | None) -> dict[str, Any]:
         """All of it; the report."""
@@ -72,7 +76,8 @@ class Soak:
             keeper.disarm()
             self._settle()
             self._judge(final=True)
-            return self._report()
+            self.died_at_a_write = keeper.died_at_a_write
+            return self.report()
 
     # --- faults -------------------------------------------------------------------------
 
@@ -98,7 +103,7 @@ class Soak:
             self._inject(fault, Random(dice.getrandbits(64)))
 
     def _inject(self, fault: Fault, dice: Random) -> None:
-        window = Window(fault.kind, time.time(), place=fault.place)
+        window = Window(fault.kind, time.time(), effect=fault.effect)
         with self._lock:
             self.windows.append(window)
         try:
@@ -106,11 +111,27 @@ class Soak:
             self.counts[fault.kind] += 1  # each lane has kinds of its own
         except Exception as error:  # noqa: BLE001 - the lab's own servers are away at times
             self.screen.step(f"{fault.kind} could not be made: {error:.100}", "dim")
-        now = time.time()
-        lasted = now - window.begin
-        window.end = now + (AFTERMATH_S + lasted if fault.place else 0)
+        # A look that is made meanwhile takes it to be still on.
+        window.over = dict.fromkeys(SIBLINGS, float("inf"))
+        window.end = time.time()
+        lasted = window.end - window.begin
+        with self._lock:
+            self._ending.append(window)
         extra = f", {window.offset:+.1f} s" if window.offset else ""
-        self.screen.step(f"{window.kind}{extra} ({lasted:.1f} s)", "cyan" if fault.place else "")
+        colour = "cyan" if window.effect is not Effect.NONE else ""
+        self.screen.step(f"{window.kind}{extra} ({lasted:.1f} s)", colour)
+
+    def _come_to_themselves(self, *, at_once: bool = False) -> None:
+        """Of faults that have ended, find out how long the controller is in a back-off still."""
+        with self._lock:
+            now = time.time()
+            ready = [one for one in self._ending if at_once or one.end + ENDED_S <= now]
+            self._ending = [one for one in self._ending if one not in ready]
+        retries = self.world.cloud.retries()
+        for window in ready:
+            window.over = {
+                "/".join(ref): now + seconds + judge.ROUND_S for ref, seconds in retries.items()
+            }
 
     def _stored(self, version: Version) -> None:
         if version.certificate in self.scene.to_refuse:
@@ -123,16 +144,17 @@ class Soak:
     # --- watching -----------------------------------------------------------------------
 
     def _soak(self, rollovers: int | None, minutes: float | None) -> None:
-        end = time.monotonic() + (
-            minutes * 60 if minutes is not None else 300 + (rollovers or 0) * LIFETIME_S
-        )
+        began = time.monotonic()
+        end = began + (minutes * 60 if minutes is not None else patience(rollovers or 0))
         check = time.monotonic() + CHECK_S
         while time.monotonic() < end and (rollovers is None or self.rollovers < rollovers):
             self._stop.wait(0.2)
             self._count()
+            self._come_to_themselves()
             if time.monotonic() > check:
                 self._judge()
                 check = time.monotonic() + CHECK_S
+        self.stuck += shortfall(self.rollovers, rollovers, time.monotonic() - began)
 
     def _count(self) -> None:
         """Tell of versions that every Service serves by now."""
@@ -196,7 +218,8 @@ class Soak:
         while (lacks := self._lacks()) and time.monotonic() < end:
             time.sleep(0.2)
             self._count()
-        self.stuck = lacks
+            self._come_to_themselves()
+        self.stuck += lacks
         self._count()
         if not lacks:
             self.screen.step("everything has settled", "green")
@@ -204,26 +227,36 @@ class Soak:
     # --- judging --------------------------------------------------------------------------
 
     def _judge(self, *, final: bool = False) -> None:
+        self._come_to_themselves(at_once=final)
         windows, versions = list(self.windows), list(self.feed.versions.values())
         found = list(self.feed.trouble) + list(self.scene.keeper.trouble)
-        # Where the server is away, the next look sees it all.
-        with contextlib.suppress(KubeError, AssertionError):
-            found += self.feed.dangling()
+        found += dangling(self.feed.dangling, final=final)
+        found += judge.collected(versions)
         for at, name in list(self.sampler.together):
-            if judge.outside(at - 0.1, at, windows) > 0:
+            services = ["/".join(ref) for ref in CERTIFICATES[name][1]]
+            if judge.outside(at - 0.1, at, judge.spans(windows, services, judge.HOLDS)) > 0:
                 found.append(f"two listeners of {name} were in change at the same time")
         for ref in SERVICES:
             service, runs = "/".join(ref), list(self.eyes.runs[ref])
-            found += judge.expired(service, versions, runs, windows)
+            siblings = SIBLINGS[service]
             mine = [version for version in versions if version.certificate == OF[ref]]
-            seconds, since = judge.unwanted(service, mine, runs, windows)
+            found += judge.expired(service, mine, runs, windows, siblings)
+            seconds, since = judge.unwanted(service, mine, runs, windows, siblings)
+            if final and seconds > LOST_S:
+                self.stuck.append(
+                    f"{service} lacked the newest good version for {seconds:.0f} s from "
+                    f"{_clock(since)}, which is as long as it takes until the next is due"
+                )
             if seconds > self.longest:
                 self.longest, self.longest_at = seconds, f"{service} from {_clock(since)}"
         if final:
             found += self._told()
             signed = signed_by(self.world.pebble.process.log.read_text())
-            self.wasted = judge.wasted(CERTIFICATES, versions, signed, windows, self.scene.forgot)
-        self.rejections = judge.false_rejections(versions, windows)
+            self.wasted = judge.wasted(
+                CERTIFICATES, versions, signed, windows, self.scene.forgot, dict(self.feed.orders)
+            )
+        inside = {"/".join(ref) for ref in INSIDE}
+        self.rejections = judge.false_rejections(versions, windows, inside)
         for sentence in found:
             if sentence not in self.broken:
                 self.broken.append(sentence)
@@ -239,8 +272,9 @@ class Soak:
                 found.append(f"{log.name} tells of a mistake of the daemon's own")
         return found
 
-    def _report(self) -> dict[str, Any]:
-        counts = self.counts + Counter({"died-at-write": self.scene.keeper.died_at_a_write})
+    def report(self) -> dict[str, Any]:
+        """What came of it, as the JSON has it."""
+        counts = self.counts + Counter({"died-at-write": self.died_at_a_write})
         return {
             "seed": self.seed,
             "faults": dict(sorted(counts.items())),
@@ -253,14 +287,44 @@ class Soak:
         }
 
 
-def signed_by(log: str) -> list[tuple[int, float]]:
-    """What Pebble signed, from its log: serial and second."""
+def patience(rollovers: int) -> float:
+    """How long so many rollovers may take: each certificate has one in every half of its life."""
+    return 300.0 + rollovers * LIFETIME_S
+
+
+def shortfall(came: int, wanted: int | None, seconds: float) -> list[str]:
+    """What to say where fewer rollovers came than were asked for."""
+    if wanted is None or came >= wanted:
+        return []
+    return [f"only {came} of {wanted} rollovers came within {seconds:.0f} s: a renewal is missing"]
+
+
+def dangling(look: Callable[[], list[str]], *, final: bool) -> list[str]:
+    """
+    What *look* finds; where the server is away, the next look sees it all.
+
+    The last look has no next one: it is tried again for a while, and then it is a failure.
+    """
+    end = time.monotonic() + (LAST_LOOK_S if final else 0)
+    while True:
+        try:
+            return look()
+        except (KubeError, AssertionError) as error:
+            if not final:
+                return []
+            if time.monotonic() > end:
+                return [f"the last look at Services and Secrets could not be made: {error}"]
+        time.sleep(1)
+
+
+def signed_by(log: str) -> list[Signed]:
+    """What Pebble signed, from its log: serial, second and order."""
     found = []
     for line in log.splitlines():
         match = _SIGNED.search(line)
         if match is not None:
             at = datetime.strptime(match[1], "%Y/%m/%d %H:%M:%S").replace(tzinfo=UTC)
-            found.append((int(match[2], 16), at.timestamp()))
+            found.append(Signed(int(match[2], 16), at.timestamp(), match[3]))
     return found
 
 

@@ -22,6 +22,11 @@ CERTIFICATES: dict[str, tuple[str, list[Ref]]] = {
     "wild": ("dns", [("beta", "wild")]),
     "deep": ("dns", [("gamma", "deep")]),
 }
+# From here a pod's probe meets the pods, as kube-proxy has it; the others have the mode that
+# leads it out of the cluster.
+INSIDE: frozenset[Ref] = frozenset({("gamma", "deep")})
+OUTSIDE_MODE = {"oci.oraclecloud.com/ingress-ip-mode": "proxy"}
+IN_A_POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
 THEIRS = {
     "example.test/owner": "the shop",
     "service.beta.kubernetes.io/oci-load-balancer-shape": "flexible",
@@ -31,6 +36,12 @@ PORTS = [
     {"name": "metrics", "port": 9100, "targetPort": "metrics"},
 ]
 SERVICES: list[Ref] = [ref for _, refs in CERTIFICATES.values() for ref in refs]
+# Those of the same certificate, itself included.
+SIBLINGS: dict[str, frozenset[str]] = {
+    "/".join(ref): frozenset("/".join(one) for one in refs)
+    for _, refs in CERTIFICATES.values()
+    for ref in refs
+}
 OF: dict[Ref, str] = {ref: name for name, (_, refs) in CERTIFICATES.items() for ref in refs}
 
 
@@ -44,7 +55,7 @@ def build(stack: ExitStack, seed: int, **more: Any) -> ChaosWorld:
             interruption=0.2,
             dns=True,
             workers=3,
-            faults=Faults(),
+            faults=Faults(publish_inside=True),
             pebble={"nonce_reject": 10},
             **more,
         )
@@ -52,7 +63,8 @@ def build(stack: ExitStack, seed: int, **more: Any) -> ChaosWorld:
     entries = []
     for name, (solver, refs) in CERTIFICATES.items():
         for namespace, service in refs:
-            world.add_service(namespace, service, annotations=THEIRS, ports=PORTS)
+            mode = {} if (namespace, service) in INSIDE else OUTSIDE_MODE
+            world.add_service(namespace, service, annotations={**THEIRS, **mode}, ports=PORTS)
         names = [f"{name}.example.test"]
         world.set_a(names[0], world.address_of(*refs[0]))
         if solver == "dns":

@@ -198,6 +198,10 @@ class CloudController:
         """Where a probe meets kube-proxy's short circuit, answering as `faults.inside` says."""
         return self.inside.endpoint(namespace, name, port)
 
+    def retries(self) -> dict[Key, float]:
+        """The Services whose last sync failed, and in how many seconds the next one begins."""
+        return self._queue.retries()
+
     @property
     def idle(self) -> bool:
         """No sync is under way or ready to begin (a back-off may be waiting)."""

@@ -88,6 +88,16 @@ class WorkQueue:
             self._shut = True
             self._changed.notify_all()
 
+    def retries(self) -> dict[Key, float]:
+        """The keys whose last try failed, and in how many seconds the next one is at the latest."""
+        with self._changed:
+            now = time.monotonic()
+            return {
+                key: max(at - now for at, one in self._later if one == key)
+                for key in self._failures
+                if any(one == key for _, one in self._later)
+            }
+
     @property
     def idle(self) -> bool:
         """Nothing is being worked on or ready to be; a retry may still be waiting."""
