@@ -175,7 +175,8 @@ class Daemon:
         Wait until *lease* is held, and Secrets and Services have been listed since.
 
         The predecessor may have written what the watches have not delivered yet: nothing that
-        exists is to be ordered again, and its repoint is nobody's drift. False if a signal came, or *until* has no seconds left.
+        exists is to be ordered again, and its repoint is nobody's drift. False if a signal came,
+        or *until* has no seconds left.
         """
         told: tuple[str | None, str] = (None, "")
         while not self.stop.is_set():
