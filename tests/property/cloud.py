@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from certbaton import pki
 from certbaton.apply import Applier
@@ -52,6 +53,13 @@ STEP = timedelta(seconds=20)
 # five minutes after a sync an alert counts; then what was there comes back, one by one
 REJECTING = HOUR
 HORIZON = timedelta(days=36500)
+
+
+def _writer(service: dict[str, Any]) -> str:
+    """The namespace of the instance that applied last."""
+    applied = [one for one in service["metadata"]["managedFields"] if one["operation"] == "Apply"]
+    latest = max(applied, key=lambda one: str(one["time"]))
+    return str(latest["manager"]).split("/")[1]
 
 
 @dataclass
@@ -195,8 +203,11 @@ class Cloud(Place):
             ref = ObjectRef(asked.namespace or "", asked.name or "")
             if asked.kind is Kind.SERVICE and asked.verb == "apply":
                 self.written[ref] += 1
-                named = _named(self._there(Kind.SERVICE)[ref], ref)
-                if named not in self._there(Kind.SECRET):
+                service = self._there(Kind.SERVICE)[ref]
+                named = _named(service, ref)
+                # what it named before, in a namespace that it may not read, may be gone
+                missing = named is not None and named not in self._there(Kind.SECRET)
+                if missing and named and named.namespace == _writer(service):
                     self.broken.append(f"{self.now}: we made {ref} name the missing {named}")
             if asked.kind is not Kind.SECRET:
                 return
