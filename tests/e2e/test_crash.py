@@ -1,9 +1,11 @@
 """
-``kill -9`` between any two writes: the next start ends as if nothing had happened.
+``kill -9`` before and after every write: the next start ends as if nothing had happened.
 
 Each case is a release of its own, http-01 and dns-01 in turn, and both side by side where it
-matters. The renewals are those of the same releases: by then each is due. Collecting
-is part of a renewal here, since nothing is retained.
+matters. After one write and before the next the cluster is the same, but the process may have
+done what is no write: answered a challenge, taken an answer away, read something. The renewals
+are those of the same releases: by then each is due. Collecting is part of a renewal here, since
+nothing is retained.
 """
 
 from __future__ import annotations
@@ -37,24 +39,14 @@ Obj = dict[str, Any]
 T = TypeVar("T")
 U = TypeVar("U")
 
-LIFETIME_S = 200
+LIFETIME_S = 500
 DUE_AFTER = 0.1
 KINDS = ("http", "dns")
 
 
 def moments(writes: list[str]) -> list[str]:
-    """
-    Where to die: after each write, and before those that follow what is no write.
-
-    Before the first; before the challenge is answered, when its answer is in place already; and
-    before the order is closed, when its answer is taken away again.
-    """
-    closed = writes.index("cluster apply Service") + 1
-    assert writes[closed] == "cluster merge Secret"
-    before = [0, writes.index("acme challenge"), closed]
-    return [f"before:{number + 1}" for number in before] + [
-        f"after:{number}" for number in range(1, len(writes))
-    ]
+    """Where to die: before and after each write."""
+    return [f"{when}:{n}" for n in range(1, len(writes) + 1) for when in ("before", "after")]
 
 
 def label(moment: str, writes: list[str]) -> str:
@@ -62,18 +54,37 @@ def label(moment: str, writes: list[str]) -> str:
     return f"{when}-{number}-{writes[int(number) - 1].replace(' ', '-')}"
 
 
-# Where the answer was just given to the CA: both types.
-BOTH = {
-    moments(writes).index(f"after:{writes.index('acme challenge') + 1}")
-    for writes in (FIRST, RENEWAL)
-}
-# What DNS has is there without the process: before it is asked for, and before it is taken away.
-DNS_ONLY = {1, 2}
+def places_of(what: str) -> set[int]:
+    """
+    Where that is, in the moments of either list: a renewal is one of what was issued there.
+
+    Just after the answer to a challenge was given to the CA, and before one has to be in place or
+    to be taken away.
+    """
+    found = set()
+    for writes in (FIRST, RENEWAL):
+        challenge = writes.index("acme challenge") + 1
+        closed = writes.index("cluster apply Service") + 2
+        them = {
+            "given": [f"after:{challenge}"],
+            "there": [f"before:{challenge}", f"before:{closed}"],
+        }
+        found |= {moments(writes).index(moment) for moment in them[what]}
+    return found
 
 
-def names_at(place: int) -> list[str]:
-    """The releases that die at that place of the list of moments."""
-    kinds = KINDS if place in BOTH else ("dns",) if place in DNS_ONLY else (KINDS[place % 2],)
+def names_at(moment: str, writes: list[str]) -> list[str]:
+    """
+    The releases that die then, of both types where the answer was just given to the CA.
+
+    What DNS has is there without the process, so dns-01 dies where it has to be.
+    """
+    place = moments(writes).index(moment)
+    kinds: tuple[str, ...] = (KINDS[(place + place // 2) % 2],)
+    if place in places_of("given"):
+        kinds = KINDS
+    elif place in places_of("there"):
+        kinds = ("dns",)
     return [f"{kind}-{place}" for kind in kinds]
 
 
@@ -160,6 +171,11 @@ def each(step: Callable[[T], U], them: Iterable[T]) -> list[U]:
         return list(pool.map(step, them))
 
 
+def reused(writes: list[str]) -> list[str]:
+    """With the authorization of before: Pebble, told to reuse none, reuses one in a hundred."""
+    return [write for write in writes if write != "acme challenge"]
+
+
 def die_and_come_back(certbaton: Certbaton, moment: str, writes: list[str]) -> None:
     """
     Die at *moment*, and be started again until there is nothing left to do.
@@ -169,8 +185,9 @@ def die_and_come_back(certbaton: Certbaton, moment: str, writes: list[str]) -> N
     """
     number = int(moment.partition(":")[2])
     died = certbaton.once(CERTBATON_CRASH_AT=moment, CERTBATON_WRITE_LOG=str(certbaton.write_log))
-    assert died.code == KILLED, died
-    assert certbaton.writes() == writes[:number]
+    # A write is told before it is made.
+    assert certbaton.writes() in (writes[:number], reused(writes)[:number])
+    assert died.code == KILLED or (died.code == 0 and number > len(certbaton.writes())), died
     ended = certbaton.once()
     if moment == f"after:{writes.index('acme challenge') + 1}" and ended.code == 1:
         assert certbaton.release.startswith("http"), ended
@@ -199,7 +216,7 @@ def test_the_writes_of_a_first_issuance_are_these(cases: Cases) -> None:
 @pytest.mark.parametrize("moment", moments(FIRST), ids=lambda moment: label(moment, FIRST))
 def test_a_first_issuance_survives_a_kill(cases: Cases, moment: str) -> None:
     """One version is served, by one certificate of the CA, and nothing is left behind."""
-    releases = [cases.release(name) for name in names_at(moments(FIRST).index(moment))]
+    releases = [cases.release(name) for name in names_at(moment, FIRST)]
     issued = cases.world.pebble.certificates_issued()
     each(lambda certbaton: die_and_come_back(certbaton, moment, FIRST), releases)
     each(cases.settled, releases)
@@ -232,7 +249,7 @@ def test_the_writes_of_a_renewal_are_these(cases: Cases) -> None:
     def renew(certbaton: Certbaton) -> None:
         ended = certbaton.once(CERTBATON_WRITE_LOG=str(certbaton.write_log))
         assert ended.code == 0, ended
-        assert certbaton.writes() == RENEWAL
+        assert certbaton.writes() in (RENEWAL, reused(RENEWAL))
 
     releases = each(cases.issued, [f"{kind}-calm" for kind in KINDS])
     each(renew, releases)
@@ -242,7 +259,7 @@ def test_the_writes_of_a_renewal_are_these(cases: Cases) -> None:
 @pytest.mark.parametrize("moment", moments(RENEWAL), ids=lambda moment: label(moment, RENEWAL))
 def test_a_renewal_survives_a_kill(cases: Cases, moment: str) -> None:
     """The new version is served, by one certificate of the CA; the old one is collected."""
-    releases = each(cases.issued, names_at(moments(RENEWAL).index(moment)))
+    releases = each(cases.issued, names_at(moment, RENEWAL))
     before = [name_of(version) for version in each(cases.settled, releases)]
     issued = cases.world.pebble.certificates_issued()
     each(lambda certbaton: die_and_come_back(certbaton, moment, RENEWAL), releases)
