@@ -11,6 +11,10 @@ What can go wrong, told as an answer to "what now?".
     │   ├── ClusterUnavailable
     │   └── SolverNotReady
     ├── PermanentError         a person must change something outside; tried again all the same
+    │   ├── AccountMissing     the CA doesn't know our account
+    │   ├── AccountRefused     it knows it, and won't have it: deactivated, new terms
+    │   ├── ProfileRefused     the CA doesn't have the profile
+    │   └── CaaForbids         the domain's CAA records
     └── Conflict               somebody wrote first: look again, at once
 
 No message or ``repr`` of these ever carries key material. The original error,
@@ -74,6 +78,18 @@ class PermanentError(CertbatonError):
 
 class AccountMissing(PermanentError):
     """The CA does not know our account (``accountDoesNotExist``, RFC 8555 section 7.3.1)."""
+
+
+class AccountRefused(PermanentError):
+    """The CA will not work for our account: deactivated, unbound, or new terms to agree to."""
+
+
+class ProfileRefused(PermanentError):
+    """The CA does not have the profile that was asked for (``invalidProfile``)."""
+
+
+class CaaForbids(PermanentError):
+    """CAA records of a name forbid this CA, account or method (``caa``, RFC 8659)."""
 
 
 class Conflict(CertbatonError):

@@ -18,6 +18,7 @@ from certbaton.cluster.services import reference
 from certbaton.core import claims
 from certbaton.core.rollover import UNPROVEN, standing_proof
 from certbaton.model import (
+    Account,
     Binding,
     CertificateSpec,
     Claim,
@@ -111,7 +112,7 @@ class Observer:
         counted = (*journals.values(), *cluster.store.lost_journals())
         references = cluster.services.references()
         return Snapshot(
-            account=cluster.store.account(spec.issuer.directory) if spec else None,
+            accounts=self._accounts(spec),
             journal=journal,
             journal_lost=journal is not None and not journal.resource_version,
             versions=versions,
@@ -139,6 +140,15 @@ class Observer:
             complete=cluster.complete,
             problems=cluster.problems(),
         )
+
+    def _accounts(self, spec: CertificateSpec | None) -> dict[str, Account]:
+        found = {}
+        for issuer in spec.issuers if spec else ():
+            for each in (issuer, *((issuer.rehearsal,) if issuer.rehearsal else ())):
+                account = self._cluster.store.account(each.directory)
+                if account is not None:
+                    found[each.directory] = account
+        return found
 
     def _claim(self, state: ServiceState, now: datetime) -> Claim | None:
         """Say whose the Service is, if another instance's; one request now and then."""

@@ -18,6 +18,7 @@ from certbaton.ca.order import (
     Failed,
     Issued,
     Unfinished,
+    Validated,
     advance,
     challenges_of,
 )
@@ -236,6 +237,8 @@ class Orders:
             case Failed(message=message, names=names):
                 self._clean_up(name, pending)
                 raise self._fail(name, journal, message, names)
+            case Validated():
+                raise AssertionError("no rehearsal was asked for")
 
     def close(self, action: CloseOrder) -> None:
         """Clean the challenges, then take the order out of the Journal; its record stays."""
@@ -249,7 +252,7 @@ class Orders:
             replace(
                 journal,
                 pending=None,
-                failure=None,
+                failures={},
                 last_version=action.version or journal.last_version,
             ),
         )
@@ -266,12 +269,13 @@ class Orders:
             journal = replace(journal, drift={**journal.drift, key: found})
         self._save(name, journal, keep_key=True)
 
-    def record_failure(self, name: str, error: CertbatonError) -> None:
-        """Write into the Journal that ordering failed, and when it is tried again."""
+    def record_failure(self, name: str, directory: str, error: CertbatonError) -> None:
+        """Write into the Journal that ordering at *directory* failed, and when to try again."""
         journal = self._cluster.store.journal(name) or Journal()
         retry_at = error.retry_at if isinstance(error, RetryableError) else None
-        failure = self._next_failure(name, journal, str(error), retry_at)
-        self._save(name, replace(journal, failure=failure), keep_key=True)
+        failure = self._next_failure(name, journal, directory, str(error), retry_at)
+        failures = {**journal.failures, directory: failure}
+        self._save(name, replace(journal, failures=failures), keep_key=True)
 
     # --- pieces -----------------------------------------------------------------------
 
@@ -397,28 +401,39 @@ class Orders:
         return Progress(version=version)
 
     def _next_failure(
-        self, name: str, journal: Journal, message: str, retry_at: datetime | None = None
+        self,
+        name: str,
+        journal: Journal,
+        directory: str,
+        message: str,
+        retry_at: datetime | None = None,
     ) -> Failure:
         lifetime = known_lifetime(self._cluster.store.versions(name))
         return next_failure(
-            message, journal.failure, name, lifetime, self._policy, self._clock(), retry_at
+            message,
+            journal.failures.get(directory),
+            name,
+            lifetime,
+            self._policy,
+            self._clock(),
+            retry_at,
         )
 
     def _fail(
         self, name: str, journal: Journal, message: str, names: Sequence[str] = ()
     ) -> OrderFailed:
         """Close the order as failed: back-off and failed validations go into the same write."""
-        pending = journal.pending
-        failed = tuple(
-            FailedValidation(self._server_time(), pending.directory if pending else "", item)
-            for item in names
-        )
+        directory = journal.pending.directory if journal.pending else ""
+        failed = tuple(FailedValidation(self._server_time(), directory, item) for item in names)
         self._save(
             name,
             replace(
                 journal,
                 pending=None,
-                failure=self._next_failure(name, journal, message),
+                failures={
+                    **journal.failures,
+                    directory: self._next_failure(name, journal, directory, message),
+                },
                 failed_validations=journal.failed_validations + failed,
             ),
         )

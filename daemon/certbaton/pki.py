@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import ipaddress
 import re
 import textwrap
 from collections.abc import Sequence
@@ -119,16 +120,16 @@ class PrivateKey:
 
 def make_csr(key: PrivateKey, names: Sequence[str]) -> str:
     """
-    Make a PEM certificate request for *names* (A-labels, ``*.`` allowed).
+    Make a PEM certificate request for *names*: A-labels (``*.`` allowed) and IP addresses.
 
     The subject is empty and the names stand in the SAN only (RFC 8555 section 7.4): a common
     name is limited to 64 characters and nobody reads it. ConfigurationError for a name that is
     not ASCII, or no name at all.
     """
     if not names:
-        raise ConfigurationError("a certificate needs at least one DNS name")
+        raise ConfigurationError("a certificate needs at least one name")
     try:
-        san = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
+        san = x509.SubjectAlternativeName([_general_name(name) for name in names])
     except ValueError as error:
         raise ConfigurationError(f"not a DNS name that a certificate can hold: {error}") from error
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
@@ -245,6 +246,28 @@ def _blocks(pem: str | bytes) -> list[bytes]:
     return found
 
 
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _ari_id(certificate: x509.Certificate) -> str | None:
+    """The CertID of RFC 9773 section 4.1: key identifier and serial number, each base64url."""
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
+    except x509.ExtensionNotFound:
+        return None
+    identifier = extension.value.key_identifier
+    if identifier is None:
+        return None
+    number = certificate.serial_number
+    serial = number.to_bytes(number.bit_length() // 8 + 1, "big")  # DER: a sign bit comes first
+    both = (base64.urlsafe_b64encode(part).decode().rstrip("=") for part in (identifier, serial))
+    return ".".join(both)
+
+
 def _spki_sha256(public_key: object) -> str:
     der = public_key.public_bytes(  # type: ignore[attr-defined]
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
@@ -272,7 +295,11 @@ def _san(certificate: x509.Certificate) -> tuple[x509.GeneralName, ...]:
 def _leaf(certificate: x509.Certificate) -> Leaf:
     # cryptography parses lazily: a broken extension or key shows only here.
     try:
-        names = {name.value.lower() for name in _san(certificate) if isinstance(name, x509.DNSName)}
+        names = {
+            str(name.value).lower()
+            for name in _san(certificate)
+            if isinstance(name, x509.DNSName | x509.IPAddress)
+        }
         public_key = certificate.public_key()
         return Leaf(
             sha256=certificate.fingerprint(hashes.SHA256()).hex(),
@@ -282,6 +309,7 @@ def _leaf(certificate: x509.Certificate) -> Leaf:
             public_key_sha256=_spki_sha256(public_key),
             key_type=_type_of(public_key),
             self_signed=_issued_by(certificate, certificate),
+            ari_id=_ari_id(certificate),
         )
     except (ValueError, x509.DuplicateExtension, UnsupportedAlgorithm) as error:
         raise UnreadableCertificate("the certificate holds something malformed") from error
@@ -309,8 +337,8 @@ def _difference(
     wanted = tuple(sorted({name.lower() for name in names}))
     if leaf.names != wanted:
         return f"it is for {', '.join(leaf.names) or 'no name'}, not for {', '.join(wanted)}"
-    if any(not isinstance(name, x509.DNSName) for name in _san(chain[0])):
-        return "it names more than the DNS names that were asked for"
+    if any(not isinstance(name, x509.DNSName | x509.IPAddress) for name in _san(chain[0])):
+        return "it names more than the DNS names and IP addresses that were asked for"
     if leaf.key_type != key_type:
         return f"its key is {leaf.key_type}, not {key_type.value}"
     if leaf.not_before > now + CLOCK_TOLERANCE:

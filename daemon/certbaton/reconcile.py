@@ -44,7 +44,6 @@ CONFLICTS_IN_A_ROW = 5
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=1), timedelta(minutes=5)
 # Who stops has other things to do; what is left is tried again soon if it goes on after all.
 STOPPED_PAUSE = timedelta(seconds=1)
-ORDERING = (EnsureAccount, StageOrder, AdvanceOrder)
 
 
 @dataclass(slots=True)
@@ -200,7 +199,8 @@ class Reconciler:
         except OrderFailed as exc:
             self._failed(action, str(exc), report, recorded=True)
         except CertbatonError as exc:
-            recorded = isinstance(action, ORDERING) and self._recorded(action.certificate, exc)
+            directory = _directory(action)
+            recorded = directory is not None and self._recorded(action.certificate, directory, exc)
             self._failed(action, str(exc), report, recorded=recorded)
         else:
             self._done(action, applied, report, due)
@@ -217,10 +217,10 @@ class Reconciler:
             self._pause(action.certificate, _key(action), what)
         self._complain(action, message)
 
-    def _recorded(self, name: str, error: CertbatonError) -> bool:
+    def _recorded(self, name: str, directory: str, error: CertbatonError) -> bool:
         """Write the failure of an order into the Journal; False where even that failed."""
         try:
-            self._orders.record_failure(name, error)
+            self._orders.record_failure(name, directory, error)
         except Conflict:
             raise
         except CertbatonError as exc:
@@ -328,6 +328,18 @@ class Reconciler:
             ],
             seconds=round(seconds, 3),
         )
+
+
+def _directory(action: Action) -> str | None:
+    """Name the CA, by its directory, at which *action* orders; None for all others."""
+    match action:
+        case EnsureAccount(issuer=issuer):
+            return issuer.directory
+        case StageOrder(spec=spec, issuer=chosen):
+            return (chosen or spec.issuer).directory
+        case AdvanceOrder(pending=pending):
+            return pending.directory
+    return None
 
 
 def _stamp(at: datetime | None) -> str | None:

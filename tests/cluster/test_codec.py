@@ -15,10 +15,13 @@ from certbaton.model import (
     Drift,
     FailedValidation,
     Failure,
+    FailureKind,
     Journal,
     OrderRecord,
+    Outcome,
     PendingOrder,
     Proof,
+    Rehearsal,
     Rejection,
 )
 
@@ -40,16 +43,48 @@ journals = st.builds(
         reason=texts,
         staged_at=times,
         profile=maybe_text,
+        profile_got=maybe_text,
+        replaces=maybe_text,
+        not_after=st.none() | times,
+        finalizing=st.booleans(),
         url=maybe_text,
         expires=st.none() | times,
         certificate_url=maybe_text,
         chain=maybe_text,
     ),
-    failure=st.none()
-    | st.builds(Failure, message=texts, at=times, count=st.integers(0, 99), retry_at=times),
-    orders=st.lists(st.builds(OrderRecord, at=times, directory=texts, names=names), max_size=3).map(
-        tuple
+    failures=st.dictionaries(
+        texts,
+        st.builds(
+            Failure,
+            message=texts,
+            at=times,
+            count=st.integers(0, 99),
+            retry_at=times,
+            kind=st.sampled_from(FailureKind),
+            first_at=st.none() | times,
+            named=st.booleans(),
+        ),
+        max_size=3,
     ),
+    rehearsal=st.none()
+    | st.builds(
+        Rehearsal,
+        directory=texts,
+        at=times,
+        names=names,
+        account_url=texts,
+        url=maybe_text,
+        outcome=st.sampled_from(Outcome),
+        message=texts,
+        count=st.integers(0, 99),
+        retry_at=st.none() | times,
+        asked=st.none() | times,
+    ),
+    rehearsal_asked=st.none() | times,
+    orders=st.lists(
+        st.builds(OrderRecord, at=times, directory=texts, names=names, advised=st.booleans()),
+        max_size=3,
+    ).map(tuple),
     originals=st.dictionaries(texts, texts, max_size=3),
     drift=st.dictionaries(texts, st.builds(Drift, st.integers(0, 99), times), max_size=3),
     failed_validations=st.lists(
@@ -102,7 +137,7 @@ def test_what_is_missing_has_its_default() -> None:
         '{"orders": [7]}',
         '{"orders": [{"at": "yesterday", "directory": "d", "names": []}]}',
         '{"orders": [{"at": "2026-01-01T00:00:00Z", "directory": "d", "names": "n"}]}',
-        '{"failure": {"message": "m", "at": "2026-01-01T00:00:00Z", "count": "x"}}',
+        '{"failures": {"d": {"message": "m", "at": "2026-01-01T00:00:00Z", "count": "x"}}}',
     ],
 )
 def test_a_wrong_shape_is_unreadable(text: str) -> None:
@@ -135,12 +170,13 @@ def test_an_account_comes_back_as_it_was() -> None:
 def test_the_codec_knows_every_field() -> None:
     """A field that the words gain must be written, read, and drawn above."""
     words = {
-        Journal: "resource_version pending failure orders failed_validations last_version"
-        " originals drift",
+        Journal: "resource_version pending failures orders failed_validations last_version"
+        " originals drift rehearsal rehearsal_asked",
         PendingOrder: "directory account_url names key_type public_key_sha256 reason staged_at"
-        " profile url expires certificate_url chain",
-        Failure: "message at count retry_at",
-        OrderRecord: "at directory names",
+        " profile profile_got replaces not_after url expires finalizing certificate_url chain",
+        Failure: "message at count retry_at kind first_at named",
+        Rehearsal: "directory at names account_url url outcome message count retry_at asked",
+        OrderRecord: "at directory names advised",
         FailedValidation: "at directory name",
         Proof: "at how",
         Drift: "rounds at",

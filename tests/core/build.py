@@ -314,7 +314,11 @@ def a_snapshot(
 
     named = {there.binding.reference for there in services if there.binding.reference}
     return Snapshot(
-        account=Account(DIRECTORY, account) if isinstance(account, str) else account,
+        accounts={
+            each.directory: each
+            for each in (Account(DIRECTORY, account) if isinstance(account, str) else account,)
+            if each is not None
+        },
         journal=journal,
         versions=tuple(versions),
         services={there.state.ref: there.state for there in services},

@@ -150,7 +150,10 @@ def test_the_open_order_of_a_certificate_that_left_is_only_awaited() -> None:
 def test_nothing_is_ordered_while_the_journals_failure_waits() -> None:
     """Neither an account nor an order, begun or not; the wait tells why, and how often."""
     failure = a_failure(retry_at=NOW + SECOND, count=3, message="no such record")
-    for journal in (Journal(failure=failure), Journal(failure=failure, pending=OPEN)):
+    for journal in (
+        Journal(failures={DIRECTORY: failure}),
+        Journal(failures={DIRECTORY: failure}, pending=OPEN),
+    ):
         for account in (ACCOUNT_URL, None):
             found = planned(a_snapshot(journal=journal, account=account))
             assert found.actions == ()
@@ -161,13 +164,13 @@ def test_nothing_is_ordered_while_the_journals_failure_waits() -> None:
 
 def test_it_is_tried_again_when_the_wait_is_over() -> None:
     """At that very moment."""
-    journal = Journal(failure=a_failure(retry_at=NOW))
+    journal = Journal(failures={DIRECTORY: a_failure(retry_at=NOW)})
     assert kinds(planned(a_snapshot(journal=journal)).actions) == ["StageOrder"]
 
 
 def test_a_failure_of_long_ago_is_no_wait_while_nothing_is_due() -> None:
     """A valid version, and a Journal that remembers."""
-    journal = Journal(failure=a_failure(retry_at=NOW + DAY), last_version="fresh")
+    journal = Journal(failures={DIRECTORY: a_failure(retry_at=NOW + DAY)}, last_version="fresh")
     found = planned(a_snapshot(FRESH, services=[on(FRESH)], journal=journal))
     assert found.actions == ()
     assert [wait.kind for wait in found.waits] == [WaitKind.LATER]
@@ -175,7 +178,7 @@ def test_a_failure_of_long_ago_is_no_wait_while_nothing_is_due() -> None:
 
 def test_a_failure_does_not_keep_what_is_stored_from_being_closed() -> None:
     """Closing asks no CA for a certificate."""
-    journal = Journal(failure=a_failure(retry_at=NOW + DAY), pending=OPEN)
+    journal = Journal(failures={DIRECTORY: a_failure(retry_at=NOW + DAY)}, pending=OPEN)
     found = planned(a_snapshot(FRESH, services=[on(FRESH)], journal=journal))
     assert kinds(found.actions) == ["CloseOrder"]
 

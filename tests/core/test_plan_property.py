@@ -134,7 +134,11 @@ PENDING = st.builds(
 JOURNALS = st.none() | st.builds(
     Journal,
     pending=st.none() | PENDING,
-    failure=st.none() | st.builds(Failure, st.text(max_size=3), MOMENTS, st.integers(1), MOMENTS),
+    failures=st.dictionaries(
+        st.just(DIRECTORY),
+        st.builds(Failure, st.text(max_size=3), MOMENTS, st.integers(1), MOMENTS),
+        max_size=1,
+    ),
     last_version=st.none() | st.sampled_from(NUMBERS),
 )
 
@@ -228,7 +232,7 @@ def test_the_same_world_in_another_order_has_the_same_plan(
 
     def turned(snapshot: Snapshot) -> Snapshot:
         return Snapshot(
-            account=snapshot.account,
+            accounts=dict([*snapshot.accounts.items()][::-1]),
             journal=snapshot.journal,
             versions=snapshot.versions[::-1],
             services=dict([*snapshot.services.items()][::-1]),

@@ -14,6 +14,7 @@ from certbaton.model import (
 from core.build import (
     API,
     DAY,
+    DIRECTORY,
     HOUR,
     NOW,
     POLICY,
@@ -43,7 +44,7 @@ def test_since_when_it_is_due_is_told() -> None:
     for journal in (
         None,
         Journal(pending=a_pending()),
-        Journal(failure=a_failure(retry_at=NOW + DAY)),
+        Journal(failures={DIRECTORY: a_failure(retry_at=NOW + DAY)}),
     ):
         assert planned(a_snapshot(DUE, journal=journal)).due == due
     assert planned(a_snapshot(FRESH)).due is None

@@ -22,8 +22,9 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from certbaton import pki
 from certbaton.ca.problems import Problem, error_for
-from certbaton.model import ChallengeInfo, IssuerSpec, OrderInfo
+from certbaton.model import ChallengeInfo, DirectoryInfo, IssuerSpec, OrderInfo, RenewalAnswer
 from certbaton.pki import PrivateKey
 from fakes.ca_records import Account, Authorization, Issuance, Order
 from fakes.ca_session import FakeSession
@@ -66,10 +67,13 @@ class FakeCa:
     failed_validation_window: timedelta = timedelta(hours=1)
     blocked: frozenset[str] = frozenset()
     directory: str = DIRECTORY
+    resources: frozenset[str] = frozenset({"newNonce", "newAccount", "newOrder"})
 
     def __post_init__(self) -> None:
         self.calls: list[str] = []
         self.issued: list[Issuance] = []
+        self.advice: dict[str, RenewalAnswer] = {}
+        self.revoked: list[tuple[str, str]] = []
         self.failed_validations: list[tuple[datetime, str]] = []
         self._faults: dict[str, list[Exception]] = defaultdict(list)
         self._lock = threading.RLock()
@@ -145,8 +149,32 @@ class FakeCa:
         self._accounts[account.url] = account
         return account.url
 
+    def directory_info(self) -> DirectoryInfo:
+        return DirectoryInfo(resources=self.resources, profiles=dict.fromkeys(self.profiles, ""))
+
+    def renewal_info(self, ari_id: str) -> RenewalAnswer:
+        found = self.advice.get(ari_id)
+        if found is None:
+            raise self.refuse("renewalInfo", 404, "malformed", f"no certificate {ari_id}")
+        return found
+
+    def change_key(self, account: Account, new_key: PrivateKey) -> None:
+        for other in self._accounts.values():
+            if other.key_sha256 == new_key.public_key_sha256:
+                raise self.refuse("keyChange", 409, "malformed", "the key is in use")
+        account.key_sha256 = new_key.public_key_sha256
+
+    def revoke(self, certificate_pem: str, reason: str) -> None:
+        self.revoked.append((pki.leaf_of(certificate_pem).sha256, reason))
+
     def new_order(
-        self, account: Account, names: Sequence[str], profile: str | None, thumb: str
+        self,
+        account: Account,
+        names: Sequence[str],
+        profile: str | None,
+        thumb: str,
+        replaces: str | None = None,
+        not_after: datetime | None = None,
     ) -> OrderInfo:
         wanted = tuple(sorted({name.lower() for name in names}))
         if profile and profile not in self.profiles:

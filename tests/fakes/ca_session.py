@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from cryptography import x509
 
-from certbaton.model import AuthorizationInfo, ChallengeInfo, OrderInfo
+from certbaton.model import (
+    AuthorizationInfo,
+    ChallengeInfo,
+    DirectoryInfo,
+    ExternalAccountKey,
+    OrderInfo,
+    RenewalAnswer,
+)
 from certbaton.pki import PrivateKey
 
 if TYPE_CHECKING:
@@ -24,7 +32,10 @@ class FakeSession:
     key: PrivateKey
     account_url: str | None = None
 
-    def new_account(self) -> str:
+    def directory(self) -> DirectoryInfo:
+        return self.ca.directory_info()
+
+    def new_account(self, external: ExternalAccountKey | None = None) -> str:
         with self.ca.request("newAccount"):
             self.account_url = self.ca.find_account("newAccount", self.key, create=True)
         return self.account_url
@@ -34,10 +45,18 @@ class FakeSession:
             self.account_url = self.ca.find_account("findAccount", self.key, create=False)
         return self.account_url
 
-    def new_order(self, names: Sequence[str], profile: str | None = None) -> OrderInfo:
+    def new_order(
+        self,
+        names: Sequence[str],
+        profile: str | None = None,
+        *,
+        replaces: str | None = None,
+        not_after: datetime | None = None,
+    ) -> OrderInfo:
         with self.ca.request("newOrder"):
             thumb = self.key.public_key_sha256
-            return self.ca.new_order(self._account("newOrder"), names, profile, thumb)
+            account = self._account("newOrder")
+            return self.ca.new_order(account, names, profile, thumb, replaces, not_after)
 
     def order(self, url: str) -> OrderInfo:
         with self.ca.request("order"):
@@ -72,6 +91,26 @@ class FakeSession:
         with self.ca.request("deactivateAuthorization"):
             account = self._account("deactivateAuthorization")
             self.ca.authorization(account, url).status = "deactivated"
+
+    def renewal_info(self, ari_id: str) -> RenewalAnswer:
+        with self.ca.request("renewalInfo"):
+            return self.ca.renewal_info(ari_id)
+
+    def change_key(self, new_key: PrivateKey) -> None:
+        with self.ca.request("keyChange"):
+            self.ca.change_key(self._account("keyChange"), new_key)
+
+    def deactivate_account(self) -> None:
+        with self.ca.request("deactivateAccount"):
+            self._account("deactivateAccount").active = False
+
+    def revoke(
+        self, certificate_pem: str, reason: str, certificate_key: PrivateKey | None = None
+    ) -> None:
+        with self.ca.request("revokeCert"):
+            if certificate_key is None:
+                self._account("revokeCert")
+            self.ca.revoke(certificate_pem, reason)
 
     def _account(self, request: str) -> Account:
         account = self.ca.account_of(request, self.account_url)

@@ -11,9 +11,18 @@ cluster, or rather isn't.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 
 from certbaton.ca.order import CertificateAuthority
-from certbaton.model import AuthorizationInfo, ChallengeInfo, OrderInfo
+from certbaton.model import (
+    AuthorizationInfo,
+    ChallengeInfo,
+    DirectoryInfo,
+    ExternalAccountKey,
+    OrderInfo,
+    RenewalAnswer,
+)
+from certbaton.pki import PrivateKey
 
 
 class FencedAuthority:
@@ -23,16 +32,26 @@ class FencedAuthority:
         self._ca = ca
         self._check = check
 
-    def new_account(self) -> str:
+    def directory(self) -> DirectoryInfo:
+        return self._ca.directory()
+
+    def new_account(self, external: ExternalAccountKey | None = None) -> str:
         self._check()
-        return self._ca.new_account()
+        return self._ca.new_account(external)
 
     def find_account(self) -> str:
         return self._ca.find_account()
 
-    def new_order(self, names: Sequence[str], profile: str | None = None) -> OrderInfo:
+    def new_order(
+        self,
+        names: Sequence[str],
+        profile: str | None = None,
+        *,
+        replaces: str | None = None,
+        not_after: datetime | None = None,
+    ) -> OrderInfo:
         self._check()
-        return self._ca.new_order(names, profile)
+        return self._ca.new_order(names, profile, replaces=replaces, not_after=not_after)
 
     def order(self, url: str) -> OrderInfo:
         return self._ca.order(url)
@@ -54,3 +73,20 @@ class FencedAuthority:
     def deactivate_authorization(self, url: str) -> None:
         self._check()
         self._ca.deactivate_authorization(url)
+
+    def renewal_info(self, ari_id: str) -> RenewalAnswer:
+        return self._ca.renewal_info(ari_id)
+
+    def change_key(self, new_key: PrivateKey) -> None:
+        self._check()
+        self._ca.change_key(new_key)
+
+    def deactivate_account(self) -> None:
+        self._check()
+        self._ca.deactivate_account()
+
+    def revoke(
+        self, certificate_pem: str, reason: str, certificate_key: PrivateKey | None = None
+    ) -> None:
+        self._check()
+        self._ca.revoke(certificate_pem, reason, certificate_key)

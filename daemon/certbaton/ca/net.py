@@ -80,7 +80,7 @@ class Net(client.ClientNetwork):
         ca_bundle: str | None = None,
         timeout: timedelta = timedelta(seconds=30),
     ) -> None:
-        self.jwk, algorithm = _jwk(key)
+        self.jwk, algorithm = jwk_and_algorithm(key)
         super().__init__(
             key=self.jwk,
             alg=algorithm,
@@ -88,11 +88,16 @@ class Net(client.ClientNetwork):
             user_agent=USER_AGENT,
         )
         self.account_url = account_url
+        self._ca_bundle, self._timeout = ca_bundle, timeout
         self._total = timeout.total_seconds()
         self._nonce_at = 0.0
         self.session.max_redirects = _MAX_REDIRECTS
         for scheme in ("http://", "https://"):
             self.session.mount(scheme, _Adapter())
+
+    def with_key(self, key: PrivateKey) -> Net:
+        """Another line to the same CA, which signs with *key* and has no account."""
+        return Net(key, None, ca_bundle=self._ca_bundle, timeout=self._timeout)
 
     def fetch(self, what: str, url: str) -> requests.Response:
         """Unsigned GET of *url*; Refused, CaUnavailable or ConfigurationError."""
@@ -286,10 +291,11 @@ def _read(response: requests.Response) -> bytes:
 
 def jwk_of(key: PrivateKey) -> JWK:
     """*key* as a JSON Web Key (RFC 7517)."""
-    return _jwk(key)[0]
+    return jwk_and_algorithm(key)[0]
 
 
-def _jwk(key: PrivateKey) -> tuple[JWK, JWASignature]:
+def jwk_and_algorithm(key: PrivateKey) -> tuple[JWK, JWASignature]:
+    """*key* as a JSON Web Key, and what it signs with (RFC 7518)."""
     if not key.type.startswith("RSA"):
         algorithms = {"P-256": ES256, "P-384": ES384, "P-521": ES512}
         return JWKEC(key=key.unwrapped), algorithms[key.type]

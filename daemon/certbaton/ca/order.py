@@ -15,13 +15,23 @@ request then does for any number of names. It knows no HTTP: the CA is a
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol, TypeAlias
 
 from certbaton.ca.problems import CsrRefused, ResourceGone
-from certbaton.model import AuthorizationInfo, ChallengeInfo, OrderInfo
+from certbaton.model import (
+    AuthorizationInfo,
+    ChallengeInfo,
+    DirectoryInfo,
+    ExternalAccountKey,
+    FailureKind,
+    OrderInfo,
+    RenewalAnswer,
+)
+from certbaton.pki import PrivateKey
 
 POLL_FIRST: Final = timedelta(seconds=0.25)
 POLL_FACTOR: Final = 1.6
@@ -33,15 +43,29 @@ RETRY_AFTER_CEILING: Final = timedelta(minutes=10)
 class CertificateAuthority(Protocol):
     """One account at one CA; ``session.Session`` says what each call does and raises."""
 
-    def new_account(self) -> str: ...
+    def directory(self) -> DirectoryInfo: ...
+    def new_account(self, external: ExternalAccountKey | None = None) -> str: ...
     def find_account(self) -> str: ...
-    def new_order(self, names: Sequence[str], profile: str | None = None) -> OrderInfo: ...
+    def new_order(
+        self,
+        names: Sequence[str],
+        profile: str | None = None,
+        *,
+        replaces: str | None = None,
+        not_after: datetime | None = None,
+    ) -> OrderInfo: ...
     def order(self, url: str) -> OrderInfo: ...
     def authorization(self, url: str) -> AuthorizationInfo: ...
     def answer(self, challenge: ChallengeInfo) -> None: ...
     def finalize(self, order: OrderInfo, csr_pem: str) -> OrderInfo: ...
     def download(self, certificate_url: str) -> str: ...
     def deactivate_authorization(self, url: str) -> None: ...
+    def renewal_info(self, ari_id: str) -> RenewalAnswer: ...
+    def change_key(self, new_key: PrivateKey) -> None: ...
+    def deactivate_account(self) -> None: ...
+    def revoke(
+        self, certificate_pem: str, reason: str, certificate_key: PrivateKey | None = None
+    ) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +95,15 @@ class Failed:
 
     message: str
     names: tuple[str, ...] = ()
+    kind: FailureKind = FailureKind.OTHER
 
 
-Outcome: TypeAlias = Issued | Unfinished | Failed
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """All names are validated, and nothing was finalized: what a rehearsal ends in."""
+
+
+Outcome: TypeAlias = Issued | Unfinished | Failed | Validated
 
 
 def advance(
@@ -87,6 +117,8 @@ def advance(
     patience: timedelta,
     now: Callable[[], datetime],
     order: OrderInfo | None = None,
+    finalizing: Callable[[], None] = lambda: None,
+    rehearsal: bool = False,
 ) -> Outcome:
     """
     Bring the order at *url* as far as it gets within *patience*.
@@ -94,7 +126,9 @@ def advance(
     *present* gets the challenges that must be in place, again on each call; it returns when the
     CA may look, or raises SolverNotReady. *sleep* takes seconds and returns False if it was
     interrupted. *now* is any aware clock. *order* is newOrder's answer, which saves a request.
-    Whenever the order carries a certificate it is downloaded, whatever its status.
+    Whenever the order carries a certificate it is downloaded, whatever its status. *finalizing*
+    is called before each finalize is sent: the intent is to be written then. A *rehearsal* ends
+    where it would be finalized.
 
     Raises what *present* and the calls of *ca* raise, other than a resource that is gone and a
     CSR that is refused for good: those are Failed.
@@ -105,7 +139,10 @@ def advance(
     try:
         info = order if order is not None else ca.order(url)
         while True:
+            if rehearsal and info.status in ("ready", "processing", "valid"):
+                return Validated()
             if info.certificate is None and info.status == "ready":
+                finalizing()
                 info = ca.finalize(info, csr_pem)
             if info.certificate is not None:
                 return Issued(ca.download(info.certificate), info.certificate)
@@ -126,6 +163,22 @@ def advance(
             delay = POLL_FIRST if changed else min(delay * POLL_FACTOR, POLL_CEILING)
     except (ResourceGone, CsrRefused) as error:
         return Failed(str(error))
+
+
+def abandon(ca: CertificateAuthority, url: str) -> None:
+    """
+    Deactivate the pending authorizations of the order at *url*, so that the CA forgets them.
+
+    Raises what the CA's calls raise; what is gone there is passed over (section 7.5.2).
+    """
+    try:
+        info = ca.order(url)
+    except ResourceGone:
+        return
+    for authorization in _authorizations(ca, info):
+        if authorization.status == "pending":
+            with contextlib.suppress(ResourceGone):
+                ca.deactivate_authorization(authorization.url)
 
 
 def challenges_of(ca: CertificateAuthority, url: str, challenge_type: str) -> list[ChallengeInfo]:
@@ -210,7 +263,8 @@ def _refused(info: OrderInfo, over: Sequence[AuthorizationInfo]) -> Failed:
     if not words:
         words = [info.error or f"the order is {info.status}, and the CA gives no reason"]
     names = {_shown(each) for each in over if each.status == "invalid"}
-    return Failed(f"the CA will not issue: {'; '.join(words)}", tuple(sorted(names)))
+    kind = FailureKind.VALIDATION if names else FailureKind.OTHER
+    return Failed(f"the CA will not issue: {'; '.join(words)}", tuple(sorted(names)), kind)
 
 
 def _shown(authorization: AuthorizationInfo) -> str:

@@ -20,13 +20,17 @@ from typing import Final
 
 from certbaton.errors import (
     AccountMissing,
+    AccountRefused,
+    CaaForbids,
     CaUnavailable,
     CertbatonError,
     ConfigurationError,
     PermanentError,
+    ProfileRefused,
     RateLimited,
     RetryableError,
 )
+from certbaton.model import FailureKind
 
 ERROR_PREFIX: Final = "urn:ietf:params:acme:error:"
 _MAX_DETAIL: Final = 1000
@@ -88,8 +92,8 @@ TABLE: Final[tuple[tuple[str, str, int, type[CertbatonError]], ...]] = (
     ("newAccount", "unsupportedContact", 0, ConfigurationError),
     ("newAccount", "invalidEmail", 0, ConfigurationError),
     # Profiles extension: a name that the directory doesn't list.
-    ("newOrder", "invalidProfile", 0, ConfigurationError),
-    ("newOrder", "unsupportedProfile", 0, ConfigurationError),
+    ("newOrder", "invalidProfile", 0, ProfileRefused),
+    ("newOrder", "unsupportedProfile", 0, ProfileRefused),
     # A deactivated account, an order of another account, refused terms of service: a person.
     ("", "unauthorized", 0, PermanentError),
     ("", "userActionRequired", 0, PermanentError),
@@ -126,6 +130,20 @@ def error_for(request: str, problem: Problem, now: datetime) -> CertbatonError:
             retry_at = now.astimezone(UTC) + problem.retry_after
         return kind(message, retry_at=retry_at)
     return kind(message)
+
+
+def kind_of(error: BaseException) -> FailureKind:
+    """What kind of failure *error* is for the Journal."""
+    for classes, kind in (
+        (AccountRefused, FailureKind.ACCOUNT),
+        (ProfileRefused, FailureKind.PROFILE),
+        (CaaForbids, FailureKind.CAA),
+        (RateLimited, FailureKind.LIMIT),
+        (CaUnavailable, FailureKind.OUTAGE),
+    ):
+        if isinstance(error, classes):
+            return kind
+    return FailureKind.OTHER
 
 
 def read_problem(status: int, headers: Mapping[str, str], body: bytes, now: datetime) -> Problem:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import ipaddress
 import json
 import re
 import time
@@ -24,14 +25,30 @@ import requests
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from certbaton.ca.accounts import bind, key_change
 from certbaton.ca.net import Net, Refused, jwk_of
 from certbaton.ca.problems import OrderNotReady, describe, error_for, retry_after
 from certbaton.errors import AccountMissing, CaUnavailable, PermanentError
-from certbaton.model import AuthorizationInfo, ChallengeInfo, IssuerSpec, OrderInfo
+from certbaton.model import (
+    AuthorizationInfo,
+    ChallengeInfo,
+    DirectoryInfo,
+    ExternalAccountKey,
+    IssuerSpec,
+    OrderInfo,
+    RenewalAnswer,
+)
 from certbaton.pki import PrivateKey
 
 DIRECTORY_AGE: Final = 24 * 3600.0
 _NEEDED: Final = ("newNonce", "newAccount", "newOrder")
+# RFC 5280 section 5.3.1: those that CAs take (Let's Encrypt no others).
+REVOCATION_REASONS: Final = {
+    "unspecified": 0,
+    "keyCompromise": 1,
+    "superseded": 4,
+    "cessationOfOperation": 5,
+}
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+")  # section 8.3: base64url, nothing that steers a path
 
 
@@ -54,6 +71,7 @@ class Session:
         )
         self._thumbprint = thumbprint(account_key)
         self._directory: Mapping[str, str] = {}
+        self._info = DirectoryInfo()
         self._directory_at = 0.0
 
     @property
@@ -61,33 +79,53 @@ class Session:
         """The account's URL, the ``kid`` of every request; None until it is known."""
         return self._net.account_url
 
-    def new_account(self) -> str:
+    def directory(self) -> DirectoryInfo:
+        """What the CA's directory says of itself, at most a day old (section 7.1.1)."""
+        self._resource("newOrder")
+        return self._info
+
+    def new_account(self, external: ExternalAccountKey | None = None) -> str:
         """
         Make the account of this key, or find it if there is one; its URL (section 7.3).
 
         Agrees to the terms of service; the issuer's e-mail address is sent if there is one.
+        *external* binds it to an account that the CA knows otherwise (section 7.3.4).
         """
         payload: dict[str, object] = {"termsOfServiceAgreed": True}
         if self._issuer.email:
             payload["contact"] = [f"mailto:{self._issuer.email}"]
+        if external is not None:
+            payload["externalAccountBinding"] = bind(
+                self._net.jwk, external, self._resource("newAccount")
+            )
         return self._account("newAccount", payload)
 
     def find_account(self) -> str:
         """The URL of this key's account; AccountMissing, and none is made (section 7.3.1)."""
         return self._account("findAccount", {"onlyReturnExisting": True})
 
-    def new_order(self, names: Sequence[str], profile: str | None = None) -> OrderInfo:
+    def new_order(
+        self,
+        names: Sequence[str],
+        profile: str | None = None,
+        *,
+        replaces: str | None = None,
+        not_after: datetime | None = None,
+    ) -> OrderInfo:
         """
-        Order a certificate for *names* (section 7.4).
+        Order a certificate for *names* (section 7.4), DNS names and IP addresses (RFC 8738).
 
         The CA may hand back an order that is open already, of this account and these names.
-        *profile* must be one that the directory lists; None lets the CA choose.
+        *profile* must be one that the directory lists; None lets the CA choose. *replaces* is the
+        CertID of the predecessor (RFC 9773 section 5), *not_after* (aware) the end to ask for.
         """
-        payload: dict[str, object] = {
-            "identifiers": [{"type": "dns", "value": name} for name in names]
-        }
+        payload: dict[str, object] = {"identifiers": [_identifier(name) for name in names]}
         if profile:
             payload["profile"] = profile
+        if replaces:
+            payload["replaces"] = replaces
+        if not_after:
+            payload["notAfter"] = f"{not_after.astimezone(UTC):%FT%TZ}"
         response = self._post("newOrder", self._resource("newOrder"), payload)
         return _order(_location(response, "newOrder"), response)
 
@@ -160,6 +198,69 @@ class Session:
         """Give an authorization up, so that the CA no longer counts it (section 7.5.2)."""
         self._post("deactivateAuthorization", url, {"status": "deactivated"})
 
+    def renewal_info(self, ari_id: str) -> RenewalAnswer:
+        """
+        When the CA suggests to renew the certificate of that CertID (RFC 9773 section 4).
+
+        PermanentError where the CA has no renewal information, and for an answer that makes no
+        sense, such as a window that ends before it begins.
+        """
+        url = f"{self._resource('renewalInfo').rstrip('/')}/{ari_id}"
+        try:
+            response = self._net.fetch("renewalInfo", url)
+        except Refused as refused:
+            raise error_for("renewalInfo", refused.problem, datetime.now(UTC)) from refused
+        document = _object(response, "renewalInfo")
+        window = document.get("suggestedWindow")
+        start = _time(window.get("start")) if isinstance(window, Mapping) else None
+        end = _time(window.get("end")) if isinstance(window, Mapping) else None
+        if start is None or end is None or end <= start:
+            raise PermanentError(f"the renewal information at {url} has no window that makes sense")
+        explanation = document.get("explanationURL")
+        return RenewalAnswer(
+            start,
+            end,
+            explanation if isinstance(explanation, str) and explanation else None,
+            retry_after(response.headers, datetime.now(UTC)),
+        )
+
+    def change_key(self, new_key: PrivateKey) -> None:
+        """
+        Make *new_key* the account's key (section 7.3.5); this session is of no use afterwards.
+
+        Where the answer is lost, ``find_account`` with the new key tells whether it was done.
+        """
+        url = self._resource("keyChange")
+        self._post("keyChange", url, key_change(self._net, new_key, url))
+
+    def deactivate_account(self) -> None:
+        """Give the account up for good (section 7.3.6)."""
+        if self._net.account_url is None:
+            raise ValueError("no account is known: call new_account or find_account first")
+        self._post("deactivateAccount", self._net.account_url, {"status": "deactivated"})
+
+    def revoke(
+        self, certificate_pem: str, reason: str, certificate_key: PrivateKey | None = None
+    ) -> None:
+        """
+        Revoke the first certificate of *certificate_pem* (section 7.6); revoked before is fine.
+
+        *reason* is RFC 5280's word, one of ``REVOCATION_REASONS``. Signed by the account, or by
+        *certificate_key*, which needs none.
+        """
+        leaf = x509.load_pem_x509_certificate(certificate_pem.encode())
+        payload = {
+            "certificate": _base64url(leaf.public_bytes(Encoding.DER)),
+            "reason": REVOCATION_REASONS[reason],
+        }
+        url, new_nonce = self._resource("revokeCert"), self._resource("newNonce")
+        net = self._net if certificate_key is None else self._net.with_key(certificate_key)
+        try:
+            net.signed("revokeCert", url, payload, new_nonce, with_key=certificate_key is not None)
+        except Refused as refused:
+            if refused.problem.type != "alreadyRevoked":
+                raise error_for("revokeCert", refused.problem, datetime.now(UTC)) from refused
+
     def _account(self, what: str, payload: Mapping[str, object]) -> str:
         response = self._post(what, self._resource("newAccount"), payload, with_key=True)
         self._net.account_url = _location(response, what)
@@ -207,6 +308,8 @@ class Session:
         if not self._directory or time.monotonic() - self._directory_at > DIRECTORY_AGE:
             self._directory = self._fetch_directory()
             self._directory_at = time.monotonic()
+        if name not in self._directory:
+            raise PermanentError(f"the CA at {self._issuer.directory} has no {name}")
         return self._directory[name]
 
     def _fetch_directory(self) -> dict[str, str]:
@@ -220,12 +323,37 @@ class Session:
         for name in _NEEDED:
             if not resources.get(name):
                 raise CaUnavailable(f"the directory {url} has no {name}")
+        self._info = _directory_info(resources, document.get("meta"))
         return resources
 
 
 def thumbprint(account_key: PrivateKey) -> str:
     """What stands behind the token in a key authorization (section 8.1); it is no secret."""
     return _base64url(jwk_of(account_key).thumbprint())
+
+
+def _directory_info(resources: Mapping[str, str], meta: object) -> DirectoryInfo:
+    given = meta if isinstance(meta, Mapping) else {}
+    profiles, identities = given.get("profiles"), given.get("caaIdentities")
+    terms = given.get("termsOfService")
+    return DirectoryInfo(
+        resources=frozenset(resources),
+        profiles={str(name): str(text) for name, text in profiles.items()}
+        if isinstance(profiles, Mapping)
+        else {},
+        caa_identities=tuple(str(each) for each in identities)
+        if isinstance(identities, list)
+        else (),
+        external_account_required=given.get("externalAccountRequired") is True,
+        terms_of_service=str(terms) if terms else None,
+    )
+
+
+def _identifier(name: str) -> dict[str, str]:
+    try:
+        return {"type": "ip", "value": str(ipaddress.ip_address(name))}
+    except ValueError:
+        return {"type": "dns", "value": name}
 
 
 def _order(url: str, response: requests.Response) -> OrderInfo:

@@ -12,20 +12,25 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any, TypeVar
 
 from certbaton.model import (
     Drift,
     FailedValidation,
     Failure,
+    FailureKind,
     Journal,
     OrderRecord,
+    Outcome,
     PendingOrder,
     Proof,
+    Rehearsal,
     Rejection,
 )
 
 T = TypeVar("T")
+W = TypeVar("W", bound=StrEnum)
 Json = Mapping[str, Any]
 
 
@@ -51,10 +56,15 @@ def read_time(text: object) -> datetime:
 
 def write_journal(journal: Journal) -> str:
     """Everything but the resourceVersion, which is the Secret's."""
-    pending, failure = journal.pending, journal.failure
+    pending, rehearsal = journal.pending, journal.rehearsal
     record: dict[str, Any] = {
         "orders": [
-            {"at": write_time(o.at), "directory": o.directory, "names": list(o.names)}
+            {
+                "at": write_time(o.at),
+                "directory": o.directory,
+                "names": list(o.names),
+                "advised": o.advised,
+            }
             for o in journal.orders
         ],
         "failedValidations": [
@@ -78,18 +88,35 @@ def write_journal(journal: Journal) -> str:
             "reason": pending.reason,
             "stagedAt": write_time(pending.staged_at),
             "profile": pending.profile,
+            "profileGot": pending.profile_got,
+            "replaces": pending.replaces,
+            "notAfter": _written(pending.not_after),
+            "finalizing": pending.finalizing,
             "url": pending.url,
-            "expires": write_time(pending.expires) if pending.expires else None,
+            "expires": _written(pending.expires),
             "certificateUrl": pending.certificate_url,
             "chain": pending.chain,
         }
-    if failure is not None:
-        record["failure"] = {
-            "message": failure.message,
-            "at": write_time(failure.at),
-            "count": failure.count,
-            "retryAt": write_time(failure.retry_at),
+    if journal.failures:
+        record["failures"] = {
+            directory: _write_failure(failure)
+            for directory, failure in sorted(journal.failures.items())
         }
+    if rehearsal is not None:
+        record["rehearsal"] = {
+            "directory": rehearsal.directory,
+            "at": write_time(rehearsal.at),
+            "names": list(rehearsal.names),
+            "accountUrl": rehearsal.account_url,
+            "url": rehearsal.url,
+            "outcome": rehearsal.outcome,
+            "message": rehearsal.message,
+            "count": rehearsal.count,
+            "retryAt": _written(rehearsal.retry_at),
+            "asked": _written(rehearsal.asked),
+        }
+    if journal.rehearsal_asked is not None:
+        record["rehearsalAsked"] = write_time(journal.rehearsal_asked)
     return json.dumps(record, separators=(",", ":"))
 
 
@@ -99,9 +126,13 @@ def read_journal(text: str | bytes, resource_version: str) -> Journal:
     return Journal(
         resource_version=resource_version,
         pending=_maybe(record, "pending", lambda value: _pending(_mapping(value))),
-        failure=_maybe(record, "failure", lambda value: _failure(_mapping(value))),
+        failures=_failures(record),
+        rehearsal=_maybe(record, "rehearsal", lambda value: _rehearsal(_mapping(value))),
+        rehearsal_asked=_maybe(record, "rehearsalAsked", read_time),
         orders=tuple(
-            OrderRecord(_time(o, "at"), _text(o, "directory"), _texts(o, "names"))
+            OrderRecord(
+                _time(o, "at"), _text(o, "directory"), _texts(o, "names"), o.get("advised") is True
+            )
             for o in _records(record, "orders")
         ),
         failed_validations=tuple(
@@ -172,6 +203,10 @@ def _pending(record: Json) -> PendingOrder:
         reason=_text(record, "reason"),
         staged_at=_time(record, "stagedAt"),
         profile=_maybe(record, "profile", str),
+        profile_got=_maybe(record, "profileGot", str),
+        replaces=_maybe(record, "replaces", str),
+        not_after=_maybe(record, "notAfter", read_time),
+        finalizing=record.get("finalizing") is True,
         url=_maybe(record, "url", str),
         expires=_maybe(record, "expires", read_time),
         certificate_url=_maybe(record, "certificateUrl", str),
@@ -179,11 +214,58 @@ def _pending(record: Json) -> PendingOrder:
     )
 
 
+def _write_failure(failure: Failure) -> Json:
+    return {
+        "message": failure.message,
+        "at": write_time(failure.at),
+        "count": failure.count,
+        "retryAt": write_time(failure.retry_at),
+        "kind": failure.kind,
+        "firstAt": _written(failure.first_at),
+        "named": failure.named,
+    }
+
+
+def _failures(record: Json) -> dict[str, Failure]:
+    """By directory; an older certbaton's one failure did not say where, and is forgotten."""
+    return {key: _failure(found) for key, found in _mappings(record.get("failures"))}
+
+
 def _failure(record: Json) -> Failure:
-    count = record.get("count")
-    if not isinstance(count, int):
-        raise Unreadable("count is not a number")
-    return Failure(_text(record, "message"), _time(record, "at"), count, _time(record, "retryAt"))
+    return Failure(
+        message=_text(record, "message"),
+        at=_time(record, "at"),
+        count=_count(record, "count"),
+        retry_at=_time(record, "retryAt"),
+        kind=_one_of(FailureKind, record, "kind", FailureKind.OTHER),
+        first_at=_maybe(record, "firstAt", read_time),
+        named=record.get("named") is True,
+    )
+
+
+def _rehearsal(record: Json) -> Rehearsal:
+    return Rehearsal(
+        directory=_text(record, "directory"),
+        at=_time(record, "at"),
+        names=_texts(record, "names"),
+        account_url=_text(record, "accountUrl"),
+        url=_maybe(record, "url", str),
+        outcome=_one_of(Outcome, record, "outcome", Outcome.SKIPPED),
+        message=_text(record, "message"),
+        count=_count(record, "count"),
+        retry_at=_maybe(record, "retryAt", read_time),
+        asked=_maybe(record, "asked", read_time),
+    )
+
+
+def _one_of(words: type[W], record: Json, key: str, other: W) -> W:
+    """The word at *key*; *other* where it is one of a newer certbaton's, or missing."""
+    value = record.get(key)
+    return words(value) if value in set(words) else other
+
+
+def _written(moment: datetime | None) -> str | None:
+    return write_time(moment) if moment is not None else None
 
 
 def _object(text: str | bytes) -> Json:

@@ -149,7 +149,8 @@ def _order(
             return
     elif wanted is None or spec is None:
         return
-    failure = journal.failure if journal else None
+    directory = spec.issuer.directory if spec else (pending.directory if pending else "")
+    failure = journal.failures.get(directory) if journal else None
     if failure is not None and now < failure.retry_at:
         draft.waits.append(
             Wait(
@@ -164,7 +165,7 @@ def _order(
             Wait("the cluster could not be read whole", now + policy.backstop, WaitKind.IN_FLIGHT)
         )
         return
-    account = snapshot.account
+    account = snapshot.accounts.get(directory)
     if spec is not None and (account is None or account.url is None):
         why = f"there is no account at {spec.issuer.directory} yet"
         draft.actions.append(EnsureAccount(draft.certificate, why, spec.issuer))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 
@@ -51,3 +52,37 @@ class OrderInfo:
     expires: datetime | None
     error: str | None = None
     retry_after: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryInfo:
+    """
+    What a CA's directory says of itself (section 7.1.1).
+
+    *resources* are the names of what it offers (``renewalInfo``, ``keyChange``), *profiles* names
+    with a description, *caa_identities* the domains that CAA records may name.
+    """
+
+    resources: frozenset[str] = frozenset()
+    profiles: Mapping[str, str] = field(default_factory=dict)
+    caa_identities: tuple[str, ...] = ()
+    external_account_required: bool = False
+    terms_of_service: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalAnswer:
+    """What renewalInfo answers (RFC 9773 section 4.2); *retry_after* is a delay or None."""
+
+    start: datetime
+    end: datetime
+    explanation_url: str | None
+    retry_after: timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalAccountKey:
+    """What binds an account (RFC 8555 section 7.3.4); *hmac_key* is base64url, and a secret."""
+
+    kid: str
+    hmac_key: str = field(repr=False)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from certbaton.model.journal import PendingOrder
 from certbaton.model.spec import CertificateSpec, IssuerSpec, ObjectRef, Reason, ServiceSpec
-from certbaton.model.world import PendingOrder, SecretVersion
+from certbaton.model.world import SecretVersion
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +29,21 @@ class EnsureAccount(Action):
 
 @dataclass(frozen=True, slots=True)
 class StageOrder(Action):
-    """Key and CSR into the Journal, before the CA is asked."""
+    """
+    Key and CSR into the Journal, before the CA is asked.
+
+    *issuer* is the CA to ask, None: the first one of *spec*. *predecessor* is the version that
+    the order is to replace (RFC 9773 section 5); *reuse* the one whose private key is to be taken
+    again; *advised*: renewal information in the past asks for it.
+    """
 
     spec: CertificateSpec
     reason: Reason
     list_first: bool
+    issuer: IssuerSpec | None = None
+    predecessor: SecretVersion | None = None
+    reuse: SecretVersion | None = None
+    advised: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +53,46 @@ class AdvanceOrder(Action):
     spec: CertificateSpec | None
     pending: PendingOrder
     finish_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DropOrder(Action):
+    """
+    Take an order that was never finalized out of the Journal, for another CA or specification.
+
+    Its challenges are cleaned, its pending authorizations deactivated (section 7.5.2), as far as
+    the CA answers.
+    """
+
+    pending: PendingOrder
+
+
+@dataclass(frozen=True, slots=True)
+class CheckRenewalInfo(Action):
+    """Ask the CA that issued *version* when to renew it (RFC 9773 section 4)."""
+
+    version: SecretVersion
+    issuer: IssuerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearse(Action):
+    """
+    Bring a trial order at *issuer* to the end of its validations; no certificate comes of it.
+
+    *asked* is the time of the request that it answers, where somebody asked by hand.
+    """
+
+    spec: CertificateSpec
+    issuer: IssuerSpec
+    asked: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RollAccountKey(Action):
+    """Bring the change of the account's key to its end (RFC 8555 section 7.3.5)."""
+
+    issuer: IssuerSpec
 
 
 @dataclass(frozen=True, slots=True)

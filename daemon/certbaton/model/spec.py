@@ -71,8 +71,29 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class ExternalAccountSpec:
+    """
+    How an account is bound to one that the CA knows already (RFC 8555 section 7.3.4).
+
+    *secret* names a Secret in our namespace with the keys ``kid`` and ``hmacKey`` (base64url);
+    without it, *api* is ZeroSSL's way: a URL that gives both for the account's e-mail address.
+    """
+
+    secret: str | None = None
+    api: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class IssuerSpec:
-    """One ACME CA: where its directory is and how its account is made."""
+    """
+    One ACME CA: where its directory is and how its account is made.
+
+    *profile_required* says never to go without *profile*. *preferred_chain* is the common name
+    of the issuer of a chain's last certificate. *proxy* is an HTTP proxy's URL, in place of what
+    the environment says. *rehearsal* is the CA at which to try first after failed validations.
+    *renewal_info* says to ask for it and to follow it (RFC 9773).
+    *connect_timeout* and *timeout* bound one request: getting through, and as a whole.
+    """
 
     name: str
     directory: str
@@ -80,6 +101,14 @@ class IssuerSpec:
     email: str | None = None
     profile: str | None = None
     timeout: timedelta = timedelta(seconds=30)
+    connect_timeout: timedelta = timedelta(seconds=10)
+    profile_required: bool = False
+    preferred_chain: str | None = None
+    proxy: str | None = None
+    account_key_type: KeyType = KeyType.EC_P256
+    external_account: ExternalAccountSpec | None = None
+    rehearsal: IssuerSpec | None = None
+    renewal_info: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +141,13 @@ class RolloutWindow:
 
 @dataclass(frozen=True, slots=True)
 class CertificateSpec:
-    """A certificate as the configuration asks for it. *names* are sorted, lower-case A-labels."""
+    """
+    A certificate as the configuration asks for it.
+
+    *names* are sorted: lower-case A-labels, and IP addresses in their shortest form. *fallbacks*
+    are the CAs that are asked, in this order, when *issuer* cannot. *lifetime* is asked for
+    as notAfter, where the CA takes that. *reuse_key* keeps the private key over renewals.
+    """
 
     name: str
     names: tuple[str, ...]
@@ -122,6 +157,14 @@ class CertificateSpec:
     services: tuple[ServiceSpec, ...] = ()
     paused: bool = False
     windows: tuple[RolloutWindow, ...] = ()
+    fallbacks: tuple[IssuerSpec, ...] = ()
+    lifetime: timedelta | None = None
+    reuse_key: bool = False
+
+    @property
+    def issuers(self) -> tuple[IssuerSpec, ...]:
+        """All CAs that may issue it, the wanted one first."""
+        return (self.issuer, *self.fallbacks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +180,19 @@ class Policy:
     short_lifetime: timedelta = timedelta(days=10)
     renew_jitter: float = 1 / 100
     late: float = 1 / 6
+    dangerous: float = 1 / 20
+    advice_poll_floor: timedelta = timedelta(minutes=1)
+    advice_poll_usual: timedelta = timedelta(hours=6)
+    advice_poll_share: float = 1 / 20
+    advice_poll_ceiling: timedelta = timedelta(days=1)
+    advice_limit: int = 2
+    advice_limit_window: timedelta = timedelta(days=1)
+    fallback_failures: int = 3
+    fallback_after: timedelta = timedelta(hours=1)
+    fallback_share: float = 1 / 50
+    ca_back_off_first: timedelta = timedelta(minutes=1)
+    ca_back_off_ceiling: timedelta = timedelta(minutes=30)
+    order_limit_open: timedelta = timedelta(hours=24)
     retention_share: float = 1 / 10
     retention_ceiling: timedelta = timedelta(hours=24)
     sweep_share: float = 1 / 30

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from certbaton.model.journal import Account, FailedValidation, Journal, OrderRecord
 from certbaton.model.spec import Instance, ObjectRef
 
 
@@ -16,7 +17,9 @@ class Leaf:
     Facts of an end-entity certificate.
 
     *sha256* is of its DER encoding, *public_key_sha256* of its
-    SubjectPublicKeyInfo, both in hex. *names* are its SAN dNSNames, sorted.
+    SubjectPublicKeyInfo, both in hex. *names* are its SAN dNSNames and iPAddresses, sorted.
+    *ari_id* is its CertID for renewal information (RFC 9773 section 4.1), None where it has no
+    Authority Key Identifier.
     """
 
     sha256: str
@@ -26,6 +29,7 @@ class Leaf:
     public_key_sha256: str
     key_type: str
     self_signed: bool = False
+    ari_id: str | None = None
 
     @property
     def lifetime(self) -> timedelta:
@@ -47,6 +51,53 @@ class Rejection:
 
     at: datetime
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalInfo:
+    """A CA's suggested window for renewing one version (RFC 9773 section 4.2)."""
+
+    start: datetime
+    end: datetime
+    explanation_url: str | None = None
+    fetched_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalCheck:
+    """
+    When renewal information of a version is asked for again; *trouble* if it could not be had.
+
+    Not stored: a new process asks at once.
+    """
+
+    next_at: datetime
+    trouble: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """A version was revoked, or is to be: *reason* is RFC 5280's (``keyCompromise``)."""
+
+    at: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CaTrouble:
+    """
+    A CA that cannot be reached, or answers with 5xx; noted against it and not its certificates.
+
+    *count* in a row since *since*, the last one at *at*. *retry_at* where the CA named a time.
+    *probing* is the certificate that tries whether it answers again, for all.
+    """
+
+    count: int
+    since: datetime
+    at: datetime
+    message: str
+    retry_at: datetime | None = None
+    probing: str | None = None
 
 
 EVERYWHERE = "*"
@@ -74,97 +125,14 @@ class SecretVersion:
     directory: str = ""
     account_url: str = ""
     profile: str | None = None
+    profile_got: str | None = None
+    certificate_url: str = ""
     served: Mapping[str, Proof] = field(default_factory=dict)
     marked_at: datetime | None = None
     rejected: Mapping[str, Rejection] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class PendingOrder:
-    """
-    An order that was begun: the intent, written before the CA is asked.
-
-    *url* is None until newOrder was answered. *chain* is set when the
-    certificate was downloaded but its Secret could not be written.
-    """
-
-    directory: str
-    account_url: str
-    names: tuple[str, ...]
-    key_type: str
-    public_key_sha256: str
-    reason: str
-    staged_at: datetime
-    profile: str | None = None
-    url: str | None = None
-    expires: datetime | None = None
-    certificate_url: str | None = None
-    chain: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """What went wrong last, how many times in a row, and when it is tried again."""
-
-    message: str
-    at: datetime
-    count: int
-    retry_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class OrderRecord:
-    """One order that ended in a certificate, for the limits that outlive an order."""
-
-    at: datetime
-    directory: str
-    names: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class FailedValidation:
-    """One name that a CA could not validate."""
-
-    at: datetime
-    directory: str
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Drift:
-    """How often we undid what somebody else changed, and when we last did, or first saw it."""
-
-    rounds: int
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Journal:
-    """
-    A certificate's memory in the cluster. Long-lived.
-
-    *last_version* names the version that its last order ended in. *originals*
-    are what Services (``namespace/name``) named before we first touched them (those
-    that were made anew: them anew), as the annotation said it; *drift* is keyed likewise.
-    """
-
-    resource_version: str = ""
-    pending: PendingOrder | None = None
-    failure: Failure | None = None
-    orders: tuple[OrderRecord, ...] = ()
-    failed_validations: tuple[FailedValidation, ...] = ()
-    last_version: str | None = None
-    originals: Mapping[str, str] = field(default_factory=dict)
-    drift: Mapping[str, Drift] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """An ACME account: *url* is None between storing the key and newAccount's answer."""
-
-    directory: str
-    url: str | None
-    resource_version: str = ""
+    renewal_info: RenewalInfo | None = None
+    renew_asked: datetime | None = None
+    revoked: Revocation | None = None
 
 
 class Route(StrEnum):
@@ -349,10 +317,12 @@ class Snapshot:
     that this process has written. *window_opens_at* is
     None while a rollout window is open, or where there are none. *clock_apart* is
     how far the API server's clock is ahead of ours. *claims* are by Services that another
-    instance has.
+    instance has. *accounts* are by directory, those of all issuers of the certificate, of their
+    rehearsals, and of the CA that an open order is at; *ca_troubles* are CAs, by directory, that
+    do not answer; *open_orders* are the certificates with an order open, by the CA's directory.
     """
 
-    account: Account | None
+    accounts: Mapping[str, Account]
     journal: Journal | None
     versions: tuple[SecretVersion, ...]
     services: Mapping[ObjectRef, ServiceState]
@@ -369,5 +339,8 @@ class Snapshot:
     clock_apart: timedelta = timedelta(0)
     claims: Mapping[ObjectRef, Claim] = field(default_factory=dict)
     journal_lost: bool = False
+    renewal_checks: Mapping[ObjectRef, RenewalCheck] = field(default_factory=dict)
+    ca_troubles: Mapping[str, CaTrouble] = field(default_factory=dict)
+    open_orders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     complete: bool = True
     problems: tuple[str, ...] = ()

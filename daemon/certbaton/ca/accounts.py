@@ -1,0 +1,49 @@
+"""
+What is signed inside of a request about accounts (RFC 8555 sections 7.3.4 and 7.3.5).
+
+The inner JWS of an external account binding and of a key change: no HTTP here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from acme import jws, messages
+from josepy.jwk import JWK
+
+from certbaton.ca.net import Net, jwk_and_algorithm
+from certbaton.errors import ConfigurationError
+from certbaton.model import ExternalAccountKey
+from certbaton.pki import PrivateKey
+
+
+def bind(account_key: JWK, external: ExternalAccountKey, url: str) -> Mapping[str, object]:
+    """
+    The ``externalAccountBinding`` of *account_key* for newAccount at *url* (section 7.3.4).
+
+    ConfigurationError, without any of it, where the HMAC key is not base64url.
+    """
+    try:
+        binding = messages.ExternalAccountBinding.from_data(
+            account_public_key=account_key.public_key(),
+            kid=external.kid,
+            hmac_key=external.hmac_key,
+            directory=messages.Directory({"newAccount": url}),
+        )
+    except ValueError:
+        binding = None  # its words may quote the key
+    if binding is None:
+        raise ConfigurationError("the HMAC key of the external account is not base64url")
+    return dict(binding)
+
+
+def key_change(net: Net, new_key: PrivateKey, url: str) -> Mapping[str, object]:
+    """The payload of keyChange at *url*: signed by *new_key*, about the old one of *net*."""
+    new, algorithm = jwk_and_algorithm(new_key)
+    payload = {"account": net.account_url, "oldKey": net.jwk.public_key().to_json()}
+    inner = jws.JWS.sign(
+        json.dumps(payload).encode(), key=new, alg=algorithm, nonce=None, url=url, kid=None
+    )
+    document: Mapping[str, object] = json.loads(inner.json_dumps())
+    return document
