@@ -92,17 +92,16 @@ class Store(Accounts):
 
         None where the Secret is not there, no version of ours, or its key cannot be read.
         """
+        pem = self._version_entry(ref, records.TLS_KEY)
         try:
-            obj = self._api.read(Kind.SECRET, ref)
-        except ObjectGone:
-            return None
-        pem = records.decode(obj, records.TLS_KEY)
-        if pem is None or not isinstance(self._project(obj, self.cache.get(ref)), VersionRecord):
-            return None
-        try:
-            return PrivateKey.load(pem)
+            return PrivateKey.load(pem) if pem is not None else None
         except ConfigurationError:
             return None
+
+    def version_chain(self, ref: ObjectRef) -> str | None:
+        """The chain of a version in PEM, read live; None as in `version_key`. One request."""
+        chain = self._version_entry(ref, records.TLS_CRT)
+        return chain.decode("ascii", "replace") if chain is not None else None
 
     def journal(self, certificate: str) -> Journal | None:
         """
@@ -340,6 +339,14 @@ class Store(Accounts):
         if not isinstance(record, VersionRecord):
             raise PermanentError(f"Secret {ref_of(obj)}: somebody took its labels away")
         return record.version
+
+    def _version_entry(self, ref: ObjectRef, entry: str) -> bytes | None:
+        try:
+            obj = self._api.read(Kind.SECRET, ref)
+        except ObjectGone:
+            return None
+        ours = isinstance(self._project(obj, self.cache.get(ref)), VersionRecord)
+        return records.decode(obj, entry) if ours else None
 
     def _journal(self, certificate: str) -> JournalRecord | None:
         name = records.journal_name(certificate, self._instance)
