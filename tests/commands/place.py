@@ -54,6 +54,7 @@ class Place:
     def __init__(self) -> None:
         self.now = NOW
         self.api = FakeApi(now=lambda: self.now)
+        self.hands = self.api.client("certbaton")  # the command's own requests
         self.ca = FakeCa(now=lambda: self.now)
         self.ca.resources |= {"keyChange", "revokeCert", "renewalInfo"}
         self.said: list[str] = []
@@ -69,7 +70,7 @@ class Place:
         targets = {service.ref for spec in self.specs for service in spec.services}
         return Desk(
             self.specs,
-            Cluster(self.api.client("certbaton"), INSTANCE, targets),
+            Cluster(self.hands, INSTANCE, targets),
             connect=self._connect,
             say=self.said.append,
             confirm=self._confirm,
