@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import sys
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -54,10 +54,9 @@ def test_a_timeout_is_a_duration(words: list[str]) -> None:
 
 def test_without_a_terminal_nobody_says_yes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A script has to say that it is meant."""
-    monkeypatch.setattr(sys, "stdin", Path("/dev/null").open())
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     with pytest.raises(ConfigurationError, match=r"Revoke it\? There is nobody to ask"):
         app._confirm("Revoke it?")
-    sys.stdin.close()
 
 
 def test_no_option_takes_a_key() -> None:
