@@ -7,7 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from certbaton.core.renewal import limit_reached, need
+from certbaton.core.limits import limit_reached
+from certbaton.core.need import need
 from certbaton.model import FailedValidation, OrderRecord, Policy, SecretVersion
 from core.build import (
     DAY,
@@ -118,7 +119,7 @@ def ordered(lasts: timedelta, days: int, *, always: bool) -> list[datetime]:
     while now < NOW + days * DAY:
         began = records[-1].at if records else now - lasts
         newest = a_version(f"shop-{len(records)}", begins=began, lasts=lasts)
-        wanted = always or need(a_spec(), [newest], POLICY, now) is not None
+        wanted = always or need(a_spec(), a_snapshot(newest), POLICY, now) is not None
         snapshot = a_snapshot(newest, issued=records)
         if wanted and limit_reached(a_spec(), snapshot, POLICY, now) is None:
             records.append(OrderRecord(now, DIRECTORY, NAMES))

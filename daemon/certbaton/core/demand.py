@@ -11,17 +11,18 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from certbaton.core import reject
+from certbaton.core.advice import due, told_to_go
 from certbaton.core.choose import answers_for, served_well
+from certbaton.core.need import Need
 from certbaton.core.renewal import (
-    Need,
     fits,
+    is_late,
     known_lifetime,
-    late_time,
     newest_first,
     rejected,
     renewal_time,
     usable,
-    wanted_version,
+    withdrawn,
 )
 from certbaton.model import CertificateSpec, Leaf, Policy, Reason, SecretVersion, Snapshot
 
@@ -72,7 +73,10 @@ def kept_until(
         leaf = version.leaf
         if leaf.lifetime <= lifetime or not usable(version, now) or rejected(version, ref):
             return None
-        dues.append(max(renewal_time(spec.name, leaf, policy), _outlived(leaf, lifetime, policy)))
+        if told_to_go(spec, version, now) or withdrawn(version, snapshot.versions):
+            return None
+        at = due(spec, version, snapshot, policy, now).at
+        dues.append(max(at, _outlived(leaf, lifetime, policy)))
     return min(dues) if dues and min(dues) > now else None
 
 
@@ -118,7 +122,6 @@ def trial_over(
         return None
     lifetimes = [version.leaf.lifetime for version in versions if version.leaf]
     pause = min(max(lifetimes) * policy.retention_share, policy.retention_ceiling)
-    current = wanted_version(spec, versions, now)
-    late = current is None or current.leaf is None or now >= late_time(current.leaf, policy)
+    late = is_late(spec, versions, policy, now)
     doubled = pause if late else pause * 2 ** min(len(refused) - 1, 20)
     return refused[-1] + doubled
