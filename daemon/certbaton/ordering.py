@@ -23,7 +23,8 @@ from certbaton.ca.order import (
     challenges_of,
 )
 from certbaton.cluster import Cluster
-from certbaton.core.renewal import known_lifetime, next_failure
+from certbaton.core.limits import next_failure
+from certbaton.core.renewal import known_lifetime
 from certbaton.errors import (
     AccountMissing,
     CertbatonError,

@@ -50,6 +50,7 @@ journals = st.builds(
         replaces=maybe_text,
         not_after=st.none() | times,
         finalizing=st.booleans(),
+        advised=st.booleans(),
         url=maybe_text,
         expires=st.none() | times,
         certificate_url=maybe_text,
@@ -199,7 +200,8 @@ def test_the_codec_knows_every_field() -> None:
         Journal: "resource_version pending failures orders failed_validations last_version"
         " originals drift rehearsal rehearsal_asked",
         PendingOrder: "directory account_url names key_type public_key_sha256 reason staged_at"
-        " profile profile_got replaces not_after url expires finalizing certificate_url chain",
+        " profile profile_got replaces not_after url expires finalizing certificate_url chain"
+        " advised",
         Failure: "message at count retry_at kind first_at named",
         Rehearsal: "directory at names account_url url outcome message count retry_at asked",
         OrderRecord: "at directory names advised",
@@ -213,3 +215,14 @@ def test_the_codec_knows_every_field() -> None:
     }
     for word, known in words.items():
         assert {field.name for field in fields(word)} == set(known.split()), word
+
+
+def test_an_order_of_a_release_that_did_not_tell_may_have_been_finalized() -> None:
+    """With a URL: it is awaited, not dropped. Without one it was never placed."""
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    for url in ("https://ca.example/order/1", None):
+        order = PendingOrder("d", "a", ("n",), "RSA-2048", "k", "r", at, url=url)
+        record = json.loads(codec.write_journal(Journal(pending=order)))
+        del record["pending"]["finalizing"]
+        read = codec.read_journal(json.dumps(record), "1")
+        assert read.pending is not None and read.pending.finalizing is (url is not None)

@@ -130,11 +130,11 @@ def test_a_change_back_is_one_order() -> None:
 
 
 def test_an_order_of_another_profile_is_not_continued() -> None:
-    """What it has come to is only awaited."""
+    """It was never finalized: it is dropped."""
     journal = Journal(pending=a_pending(profile="classic"))
     found = planned(a_snapshot(journal=journal), a_spec(profile="shortlived"))
-    assert kinds(found.actions) == ["AdvanceOrder"]
-    assert "only awaited" in found.actions[0].why
+    assert kinds(found.actions) == ["DropOrder"]
+    assert "not what is asked for now" in found.actions[0].why
 
 
 # --- what would not be used ---------------------------------------------------------------------

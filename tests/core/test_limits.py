@@ -7,8 +7,9 @@ from itertools import pairwise
 
 import pytest
 
-from certbaton.core.renewal import limit_reached, need
-from certbaton.model import FailedValidation, OrderRecord, Policy, SecretVersion
+from certbaton.core.limits import limit_reached
+from certbaton.core.need import need
+from certbaton.model import FailedValidation, IssuerSpec, OrderRecord, Policy, SecretVersion
 from core.build import (
     DAY,
     DIRECTORY,
@@ -118,7 +119,7 @@ def ordered(lasts: timedelta, days: int, *, always: bool) -> list[datetime]:
     while now < NOW + days * DAY:
         began = records[-1].at if records else now - lasts
         newest = a_version(f"shop-{len(records)}", begins=began, lasts=lasts)
-        wanted = always or need(a_spec(), [newest], POLICY, now) is not None
+        wanted = always or need(a_spec(), a_snapshot(newest), POLICY, now) is not None
         snapshot = a_snapshot(newest, issued=records)
         if wanted and limit_reached(a_spec(), snapshot, POLICY, now) is None:
             records.append(OrderRecord(now, DIRECTORY, NAMES))
@@ -190,3 +191,19 @@ def test_validations_of_a_short_life_are_counted_for_a_tenth_of_it() -> None:
     policy = Policy(validation_limit=2)
     found = limit_reached(a_spec(), a_snapshot(short, failed=failed), policy, NOW)
     assert found is not None and found[1] == NOW + MINUTE
+
+
+def test_each_ca_has_its_own_limits() -> None:
+    """What was issued, and what failed, elsewhere counts there."""
+    other = IssuerSpec("other", STAGING)
+    spec = a_spec(fallbacks=[other])
+    for world in (
+        a_snapshot(issued=made(*FOUR)),
+        a_snapshot(*there(*FOUR)),
+        a_snapshot(failed=failures(*MINUTES)),
+    ):
+        assert limit_reached(spec, world, POLICY, NOW) is not None
+        assert limit_reached(spec, world, POLICY, NOW, other) is None
+    elsewhere = a_snapshot(issued=made(*FOUR, at=STAGING))
+    assert limit_reached(spec, elsewhere, POLICY, NOW) is None
+    assert limit_reached(spec, elsewhere, POLICY, NOW, other) is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
@@ -11,8 +12,10 @@ from certbaton.model import (
     Account,
     AdvanceOrder,
     CloseOrder,
+    DropOrder,
     Journal,
     OrderRecord,
+    PendingOrder,
     SecretVersion,
     StageOrder,
     WaitKind,
@@ -126,22 +129,47 @@ CONTINUED = {
 }
 
 
-@pytest.mark.parametrize(("pending", "finish_only"), CONTINUED.values(), ids=CONTINUED)
-def test_an_order_of_something_else_is_only_awaited(pending: object, finish_only: bool) -> None:
-    """Never continued: if it is as good as done it may end, else it is closed."""
-    journal = Journal(pending=pending)  # type: ignore[arg-type]
-    (action,) = planned(a_snapshot(journal=journal)).actions
-    assert isinstance(action, AdvanceOrder) and action.finish_only is finish_only
-    assert ("only awaited" in action.why) is finish_only
+@pytest.mark.parametrize(("pending", "other"), CONTINUED.values(), ids=CONTINUED)
+def test_an_order_of_something_else_is_dropped(pending: PendingOrder, other: bool) -> None:
+    """Never continued: it was not finalized, so no certificate is lost."""
+    (action,) = planned(a_snapshot(journal=Journal(pending=pending))).actions
+    if other:
+        assert isinstance(action, DropOrder) and action.pending == pending
+        assert "it is not what is asked for now" in action.why
+    else:
+        assert isinstance(action, AdvanceOrder) and not action.finish_only
 
 
-def test_the_open_order_of_a_certificate_that_left_is_only_awaited() -> None:
+COMMITTED: dict[str, dict[str, Any]] = {
+    "finalize may have been sent": {"finalizing": True},
+    "its certificate was there": {"certificate_url": "https://ca.example/cert/1"},
+    "it was downloaded": {"chain": "PEM"},
+}
+
+
+@pytest.mark.parametrize("how", COMMITTED.values(), ids=COMMITTED)
+@pytest.mark.parametrize(("pending", "other"), CONTINUED.values(), ids=CONTINUED)
+def test_one_that_may_have_been_signed_is_awaited(
+    pending: PendingOrder, other: bool, how: dict[str, Any]
+) -> None:
+    """Whatever is asked for by now: a certificate that nobody fetches is wasted."""
+    pending = replace(pending, **how)
+    (action,) = planned(a_snapshot(journal=Journal(pending=pending))).actions
+    assert isinstance(action, AdvanceOrder) and action.finish_only is other
+    assert ("only awaited" in action.why) is other
+
+
+def test_the_open_order_of_a_certificate_that_left_is_dropped_or_awaited() -> None:
     """And no account is made for it, whatever became of the old one."""
     for account in (ACCOUNT_URL, None):
         snapshot = a_snapshot(journal=Journal(pending=OPEN), account=account)
-        (action,) = planned(snapshot, configured=False).actions
-        assert isinstance(action, AdvanceOrder)
-        assert action.finish_only and action.spec is None
+        (dropped,) = planned(snapshot, configured=False).actions
+        assert isinstance(dropped, DropOrder)
+        journal = Journal(pending=replace(OPEN, finalizing=True))
+        snapshot = a_snapshot(journal=journal, account=account)
+        (awaited,) = planned(snapshot, configured=False).actions
+        assert isinstance(awaited, AdvanceOrder)
+        assert awaited.finish_only and awaited.spec is None
 
 
 # --- what holds an order back -----------------------------------------------------------------

@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 
 from certbaton.core import renewal
+from certbaton.core.limits import next_failure
+from certbaton.core.need import CHECKS, need
 from certbaton.core.renewal import (
-    CHECKS,
     fits,
     late_time,
-    need,
     newest_first,
-    next_failure,
     renewal_time,
     upcoming_version,
     usable,
@@ -35,6 +34,7 @@ from core.build import (
     POLICY,
     SECOND,
     a_leaf,
+    a_snapshot,
     a_spec,
     a_version,
 )
@@ -125,7 +125,7 @@ WHY: dict[str, tuple[list[SecretVersion], Reason | None, str]] = {
 @pytest.mark.parametrize(("versions", "reason", "words"), WHY.values(), ids=WHY)
 def test_why(versions: list[SecretVersion], reason: Reason | None, words: str) -> None:
     """A new version is wanted exactly where none fits that is valid and not yet due."""
-    found = need(a_spec(), versions, POLICY, NOW)
+    found = need(a_spec(), a_snapshot(*versions), POLICY, NOW)
     assert (found.reason if found else None) == reason
     assert words in (found.why if found else "")
 
@@ -145,7 +145,7 @@ PROFILES: dict[str, tuple[str | None, str | None, str | None]] = {
 @pytest.mark.parametrize(("was", "asked", "words"), PROFILES.values(), ids=PROFILES)
 def test_a_change_of_profile(was: str | None, asked: str | None, words: str | None) -> None:
     """It is what was asked for that is compared, whatever the CA made of it."""
-    found = need(a_spec(profile=asked), [a_version(profile=was)], POLICY, NOW)
+    found = need(a_spec(profile=asked), a_snapshot(a_version(profile=was)), POLICY, NOW)
     assert (found.reason if found else None) == (Reason.REQUEST_CHANGED if words else None)
     assert words is None or (found is not None and words in found.why)
 
@@ -180,7 +180,7 @@ def test_the_order_of_the_checks() -> None:
     for mended in ([], ["readable"], ["names"], ["directory"]):
         for key in mended:
             del everything[key]
-        found = need(a_spec(), [a_version(**everything)], POLICY, NOW)  # type: ignore[arg-type]
+        found = need(a_spec(), a_snapshot(a_version(**everything)), POLICY, NOW)  # type: ignore[arg-type]
         assert found is not None
         reasons.append(found.reason)
     assert reasons == [
@@ -194,6 +194,7 @@ def test_the_order_of_the_checks() -> None:
         "_key_fits",
         "_request_same",
         "_issuer_same",
+        "_not_revoked",
         "_not_expired",
     ]
 
@@ -208,14 +209,14 @@ def test_since_when() -> None:
         NOW: [],
     }
     for since, versions in cases.items():
-        found = need(a_spec(), versions, POLICY, NOW)
+        found = need(a_spec(), a_snapshot(*versions), POLICY, NOW)
         assert found is not None and found.since == since
 
 
 def test_names_with_a_wildcard_are_compared_as_they_are_sorted() -> None:
     """``*.shop.example`` sorts before ``shop.example``, in the specification as in the leaf."""
     names = ("*.shop.example", "shop.example")
-    assert need(a_spec(names=names), [a_version(names=names)], POLICY, NOW) is None
+    assert need(a_spec(names=names), a_snapshot(a_version(names=names)), POLICY, NOW) is None
 
 
 # --- which ----------------------------------------------------------------------------------

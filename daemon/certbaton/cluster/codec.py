@@ -99,6 +99,7 @@ def write_journal(journal: Journal) -> str:
             "expires": _written(pending.expires),
             "certificateUrl": pending.certificate_url,
             "chain": pending.chain,
+            "advised": pending.advised,
         }
     if journal.failures:
         record["failures"] = {
@@ -256,11 +257,13 @@ def _pending(record: Json) -> PendingOrder:
         profile_got=_maybe(record, "profileGot", str),
         replaces=_maybe(record, "replaces", str),
         not_after=_maybe(record, "notAfter", read_time),
-        finalizing=record.get("finalizing") is True,
+        # a release that did not write it may have finalized what it placed
+        finalizing=record.get("finalizing", record.get("url") is not None) is True,
         url=_maybe(record, "url", str),
         expires=_maybe(record, "expires", read_time),
         certificate_url=_maybe(record, "certificateUrl", str),
         chain=_maybe(record, "chain", str),
+        advised=record.get("advised") is True,
     )
 
 

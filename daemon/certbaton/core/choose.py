@@ -7,10 +7,19 @@ back is what last worked on that very listener, whatever is asked for by now.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from certbaton.core.renewal import fits, late_time, newest_first, rejected, usable
+from certbaton.core.advice import told_to_go
+from certbaton.core.renewal import (
+    fits,
+    late_time,
+    newest_first,
+    rejected,
+    usable,
+    withdrawn,
+)
 from certbaton.core.rollover import UNPROVEN
 from certbaton.model import (
     Binding,
@@ -52,14 +61,20 @@ class Choice:
 
 
 def acceptable(spec: CertificateSpec, snapshot: Snapshot, now: datetime) -> list[SecretVersion]:
-    """Versions that fit, are valid, and are not refused by all; newest first."""
+    """Versions that fit, are valid, and neither refused by all nor revoked; newest first."""
     return newest_first(
-        [
-            version
-            for version in snapshot.versions
-            if fits(version, spec) and usable(version, now) and not rejected(version)
-        ]
+        version
+        for version in snapshot.versions
+        if fits(version, spec)
+        and usable(version, now)
+        and not rejected(version)
+        and not withdrawn(version, snapshot.versions)
     )
+
+
+def best_first(versions: Iterable[SecretVersion], snapshot: Snapshot) -> list[SecretVersion]:
+    """Sort by notBefore, newest first, and those that are revoked after all others."""
+    return sorted(newest_first(versions), key=lambda version: withdrawn(version, snapshot.versions))
 
 
 def worked(version: SecretVersion, service: ObjectRef) -> Proof | None:
@@ -93,12 +108,13 @@ def choose(
 
     The newest acceptable version; where the listener refused that one, what last
     worked there, else what the Service named before we came, else a trial of an
-    older one. An expired one never beats a refused valid one.
+    older one. An expired one never beats a refused valid one. One that is revoked stays while
+    there is no other.
     """
     ref = service.ref
     binding = snapshot.bindings[ref]
     whole = [item for item in snapshot.versions if fits(item, spec) and usable(item, now)]
-    suiting = newest_first([v for v in whole if v.leaf and suits(v.leaf, snapshot, ref)])
+    suiting = best_first([v for v in whole if v.leaf and suits(v.leaf, snapshot, ref)], snapshot)
     if whole and not suiting:
         unable = f"the listener's cipher suite cannot serve a {spec.key_type} key"
         problem = f"Service {ref}: {unable}; {REMEDY}"
@@ -111,6 +127,8 @@ def choose(
             return back
     if not taken:
         return _instead(ref, snapshot, now)
+    if withdrawn(taken[0], snapshot.versions) and binding.reference != taken[0].ref:
+        return _instead(ref, snapshot, now)  # a revoked one goes nowhere where it is not yet
     return _better(spec, ref, binding, taken[0], snapshot, now) or Choice(taken[0])
 
 
@@ -129,7 +147,9 @@ def _better(
     current = by_ref.get(named) if named else None
     if current is not None:
         leaf = current.leaf if fits(current, spec) and usable(current, now) else None
-        if rejected(current, ref):
+        if rejected(current, ref) or withdrawn(current, snapshot.versions):
+            return None
+        if told_to_go(spec, current, now):
             return None
     else:
         leaf = snapshot.foreign.get(named) if named else None
@@ -165,15 +185,23 @@ def _back(ref: ObjectRef, snapshot: Snapshot, now: datetime) -> Choice | None:
     """
     Come back to the version that was last on this listener; one seen there goes first.
 
+    One that is revoked goes last.
+
     Where there is none, to what the Service named before us.
     """
     proofs = [
-        (worked(version, ref) is not None, version.served[str(ref)].at, version.ref.name, version)
+        (
+            not withdrawn(version, snapshot.versions),
+            worked(version, ref) is not None,
+            version.served[str(ref)].at,
+            version.ref.name,
+            version,
+        )
         for version in _valid(ref, snapshot, now)
         if str(ref) in version.served and not rejected(version, ref)
     ]
     if proofs:
-        return Choice(max(proofs, key=lambda found: found[:3])[3], back=True)
+        return Choice(max(proofs, key=lambda found: found[:4])[4], back=True)
     original, named = _original(ref, snapshot, now), snapshot.bindings[ref].reference
     if original is None:
         return None
@@ -186,14 +214,13 @@ def _back(ref: ObjectRef, snapshot: Snapshot, now: datetime) -> Choice | None:
 
 
 def _valid(ref: ObjectRef, snapshot: Snapshot, now: datetime) -> list[SecretVersion]:
-    """List what the listener could serve, whatever is asked for by now; newest first."""
-    return newest_first(
-        [
-            version
-            for version in snapshot.versions
-            if usable(version, now) and version.leaf and suits(version.leaf, snapshot, ref)
-        ]
+    """List what the listener could serve, whatever is asked for by now; the best first."""
+    valid = (
+        version
+        for version in snapshot.versions
+        if usable(version, now) and version.leaf and suits(version.leaf, snapshot, ref)
     )
+    return best_first(valid, snapshot)
 
 
 def _instead(ref: ObjectRef, snapshot: Snapshot, now: datetime) -> Choice:

@@ -6,7 +6,15 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from certbaton.core.renewal import newest_first, rejected, share, usable, wanted_version
+from certbaton.core.renewal import (
+    compromised_keys,
+    newest_first,
+    rejected,
+    share,
+    usable,
+    wanted_version,
+    withdrawn,
+)
 from certbaton.core.rollover import UNPROVEN, standing_proof
 from certbaton.model import (
     Action,
@@ -29,7 +37,8 @@ def kept(
     """
     Name the versions that stay: the newest good one, those kept for a rollback,
     for each Service the newest valid one proven there, what only begins later,
-    and all that are named.
+    and all that are named. A revoked one is nothing to come back to, but while a key that was
+    compromised is kept, so is what tells of it.
     """
     versions = newest_first(snapshot.versions)
     keep = {version.ref for version in versions if version.ref in snapshot.references}
@@ -38,14 +47,15 @@ def kept(
     valid = [version for version in versions if usable(version, now) and not rejected(version)]
     wanted = wanted_version(spec, versions, now)
     # while nothing fits, the newest valid one is all that there is to come back to
-    newest = wanted or (valid[0] if valid else None)
+    sound = [version for version in valid if not withdrawn(version, versions)]
+    newest = wanted or next(iter(sound or valid), None)
     if newest is None:
         return frozenset(version.ref for version in versions)
     keep.add(newest.ref)
-    others = [version for version in valid if version.ref != newest.ref]
+    others = [version for version in sound or valid if version.ref != newest.ref]
     keep.update(version.ref for version in others[: policy.keep_previous])
     for service in spec.services:
-        proofs = ((item, item.served.get(str(service.ref))) for item in valid)
+        proofs = ((item, item.served.get(str(service.ref))) for item in sound or valid)
         proven = [item for item, proof in proofs if proof is not None and proof.how != UNPROVEN]
         keep.update(version.ref for version in proven[:1])
     # refusals newer than what is wanted tell how long the next order waits
@@ -60,6 +70,13 @@ def kept(
         version.ref
         for version in versions
         if version.flaw is None and version.leaf is not None and now < version.leaf.not_before
+    )
+    keys = {v.leaf.public_key_sha256 for v in versions if v.ref in keep and v.leaf}
+    keys &= compromised_keys(versions)
+    keep.update(
+        version.ref
+        for version in versions
+        if version.revoked and version.leaf and version.leaf.public_key_sha256 in keys
     )
     return frozenset(keep)
 

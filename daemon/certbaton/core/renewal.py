@@ -1,5 +1,5 @@
 """
-When a certificate is due, and why: a list of small checks, first hit wins.
+Versions judged one by one: what fits, what is usable, and the moments of a leaf's life.
 
 Every time is a share of the leaf's own lifetime with a ceiling, so that the
 same rules hold for a certificate of minutes, six days or ninety.
@@ -8,28 +8,22 @@ same rules hold for a certificate of minutes, six days or ninety.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from certbaton.model import (
     EVERYWHERE,
     CertificateSpec,
-    Failure,
+    IssuerSpec,
     Leaf,
     ObjectRef,
     Policy,
-    Reason,
     SecretVersion,
     Snapshot,
 )
 
-# So long before and after a leaf begins its order's record may have been written: the CA's clock
-# may be ahead of ours, and Let's Encrypt has its certificates begin an hour in the past.
-RECORDED_BEFORE, RECORDED_AFTER = timedelta(minutes=5), timedelta(hours=2)
-
-
-DEFAULT_PROFILE = "the CA's default"
+# The reason of RFC 5280 after which CAs revoke every certificate with that key.
+KEY_COMPROMISE = "keyCompromise"
 
 
 def fraction(*parts: str) -> float:
@@ -53,7 +47,7 @@ def renewal_time(certificate: str, leaf: Leaf, policy: Policy) -> datetime:
     Choose the moment at which *leaf* is due: 2/3 of its life, 1/2 if it is short.
 
     Spread by ``renew_jitter`` of the lifetime to either side, by a hash of the
-    certificate and the leaf.
+    certificate and the leaf. Where its CA says otherwise, see `certbaton.core.advice`.
     """
     short = leaf.lifetime < policy.short_lifetime
     left = policy.renew_left_short if short else policy.renew_left
@@ -64,6 +58,11 @@ def renewal_time(certificate: str, leaf: Leaf, policy: Policy) -> datetime:
 def late_time(leaf: Leaf, policy: Policy) -> datetime:
     """Give the moment from which *leaf* is called late."""
     return leaf.not_after - leaf.lifetime * policy.late
+
+
+def dangerous_time(leaf: Leaf, policy: Policy) -> datetime:
+    """Give the moment from which *leaf* is dangerously late: nobody's advice counts then."""
+    return leaf.not_after - leaf.lifetime * policy.dangerous
 
 
 def usable(version: SecretVersion, now: datetime) -> bool:
@@ -82,19 +81,51 @@ def rejected(version: SecretVersion, service: ObjectRef | None = None) -> bool:
     )
 
 
+def compromised_keys(versions: Iterable[SecretVersion]) -> frozenset[str]:
+    """Give the public keys (by hash) that are never to be used again, as far as *versions* tell."""
+    return frozenset(
+        version.leaf.public_key_sha256
+        for version in versions
+        if version.leaf is not None
+        and version.revoked is not None
+        and version.revoked.reason == KEY_COMPROMISE
+    )
+
+
+def withdrawn(version: SecretVersion, versions: Iterable[SecretVersion]) -> bool:
+    """
+    Say whether *version* is revoked, or has the key of one that was, for its key.
+
+    *versions* are all there are: a CA revokes every certificate with a compromised key.
+    """
+    if version.revoked is not None:
+        return True
+    return version.leaf is not None and version.leaf.public_key_sha256 in compromised_keys(versions)
+
+
+def issuer_at(spec: CertificateSpec, directory: str) -> IssuerSpec | None:
+    """Give the issuer of *spec* whose directory that is, None where it lists none."""
+    return next((issuer for issuer in spec.issuers if issuer.directory == directory), None)
+
+
 def fits(version: SecretVersion, spec: CertificateSpec) -> bool:
-    """Say whether *version* is what *spec* asks for, whatever its dates."""
+    """
+    Say whether *version* is what *spec* asks for, whatever its dates.
+
+    Any listed issuer will do, and each has its profile. It is the profile that was asked for
+    that counts: a CA that did not have a preferred one would not have it the next time either.
+    """
     return (
         version.leaf is not None
         and version.flaw is None
         and version.leaf.names == spec.names
         and version.leaf.key_type == spec.key_type
-        and version.directory == spec.issuer.directory
-        and version.profile == spec.issuer.profile
+        and (issuer := issuer_at(spec, version.directory)) is not None
+        and version.profile == issuer.profile
     )
 
 
-def newest_first(versions: Sequence[SecretVersion]) -> list[SecretVersion]:
+def newest_first(versions: Iterable[SecretVersion]) -> list[SecretVersion]:
     """Sort by notBefore, newest first, unreadable ones last; ties by name."""
 
     def key(version: SecretVersion) -> tuple[float, str]:
@@ -104,100 +135,17 @@ def newest_first(versions: Sequence[SecretVersion]) -> list[SecretVersion]:
     return sorted(versions, key=key)
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
-    """A new version is wanted: why, in words, and since when."""
-
-    reason: Reason
-    why: str
-    since: datetime
-
-
-Check = Callable[[CertificateSpec, Sequence[SecretVersion], datetime], Need | None]
-
-
-def _exists(spec: CertificateSpec, versions: Sequence[SecretVersion], now: datetime) -> Need | None:
-    if not versions:
-        return Need(Reason.DOES_NOT_EXIST, "there is no version of it yet", now)
-    return None
-
-
-def _key_fits(
-    spec: CertificateSpec, versions: Sequence[SecretVersion], now: datetime
-) -> Need | None:
-    newest = newest_first(versions)[0]
-    if newest.flaw is not None or newest.leaf is None:
-        return Need(
-            Reason.INVALID_KEY_PAIR, f"Secret {newest.ref}: {newest.flaw or 'is unreadable'}", now
-        )
-    return None
-
-
-def _request_same(
-    spec: CertificateSpec, versions: Sequence[SecretVersion], now: datetime
-) -> Need | None:
-    newest = newest_first(versions)[0]
-    assert newest.leaf is not None  # noqa: S101 - the check before this one
-    if newest.leaf.names != spec.names:
-        return Need(
-            Reason.REQUEST_CHANGED,
-            f"names asked for are {', '.join(spec.names)}, "
-            f"Secret {newest.ref} has {', '.join(newest.leaf.names)}",
-            now,
-        )
-    if newest.leaf.key_type != spec.key_type:
-        return Need(
-            Reason.REQUEST_CHANGED,
-            f"key type asked for is {spec.key_type}, Secret {newest.ref} has "
-            f"{newest.leaf.key_type}",
-            now,
-        )
-    if newest.profile != spec.issuer.profile and newest.directory == spec.issuer.directory:
-        return Need(
-            Reason.REQUEST_CHANGED,
-            f"profile asked for is {spec.issuer.profile or DEFAULT_PROFILE}, Secret {newest.ref} "
-            f"was asked for with {newest.profile or DEFAULT_PROFILE}",
-            now,
-        )
-    return None
-
-
-def _issuer_same(
-    spec: CertificateSpec, versions: Sequence[SecretVersion], now: datetime
-) -> Need | None:
-    newest = newest_first(versions)[0]
-    if newest.directory != spec.issuer.directory:
-        return Need(
-            Reason.INCORRECT_ISSUER,
-            f"issuer asked for is {spec.issuer.directory}, Secret {newest.ref} came from "
-            f"{newest.directory or 'an unknown one'}",
-            now,
-        )
-    return None
-
-
-def _not_expired(
-    spec: CertificateSpec, versions: Sequence[SecretVersion], now: datetime
-) -> Need | None:
-    newest = newest_first(versions)[0]
-    assert newest.leaf is not None  # noqa: S101 - an earlier check
-    return Need(
-        Reason.EXPIRED,
-        f"Secret {newest.ref} is not valid at this time (until {newest.leaf.not_after:%FT%TZ})",
-        newest.leaf.not_after,
-    )
-
-
-# Why no version will do: the first of these that hits, in this order.
-CHECKS: tuple[Check, ...] = (_exists, _key_fits, _request_same, _issuer_same, _not_expired)
-
-
 def wanted_version(
     spec: CertificateSpec, versions: Sequence[SecretVersion], now: datetime
 ) -> SecretVersion | None:
-    """Choose what listeners should serve: the newest that fits, is valid, and is not refused."""
+    """Choose what listeners should serve: the newest that fits, is valid, and nobody refused."""
     good = [
-        item for item in versions if fits(item, spec) and usable(item, now) and not rejected(item)
+        item
+        for item in versions
+        if fits(item, spec)
+        and usable(item, now)
+        and not rejected(item)
+        and not withdrawn(item, versions)
     ]
     return newest_first(good)[0] if good else None
 
@@ -214,31 +162,38 @@ def upcoming_version(
     coming = [
         item
         for item in versions
-        if fits(item, spec) and item.leaf is not None and now < item.leaf.not_before
+        if fits(item, spec)
+        and item.leaf is not None
+        and now < item.leaf.not_before
+        and not withdrawn(item, versions)
     ]
     return newest_first(coming)[0] if coming else None
 
 
-def need(
+def is_late(
     spec: CertificateSpec, versions: Sequence[SecretVersion], policy: Policy, now: datetime
-) -> Need | None:
-    """Say whether a new version is wanted, and why; None while a good one is not yet due."""
-    if upcoming_version(spec, versions, now) is not None:
-        return None
+) -> bool:
+    """Say whether what there is, is late, or nothing that fits is valid."""
     version = wanted_version(spec, versions, now)
-    if version is not None and version.leaf is not None:
-        due = renewal_time(spec.name, version.leaf, policy)
-        if now < due:
-            return None
-        return Need(
-            Reason.RENEWING, f"Secret {version.ref} was due for renewal at {due:%FT%TZ}", due
-        )
-    existing = [item for item in versions if not rejected(item)]
-    for check in CHECKS:
-        found = check(spec, existing, now)
-        if found is not None:
-            return found
-    raise AssertionError("the last check always finds something")
+    return version is None or version.leaf is None or now >= late_time(version.leaf, policy)
+
+
+def is_dangerous(
+    spec: CertificateSpec, versions: Sequence[SecretVersion], policy: Policy, now: datetime
+) -> bool:
+    """
+    Say whether what there is, is dangerously late, or has expired.
+
+    A certificate that never was is neither: nothing of it runs out.
+    """
+    begun = [
+        item.leaf
+        for item in newest_first(versions)
+        if fits(item, spec) and item.leaf and item.leaf.not_before <= now and not rejected(item)
+    ]
+    version = wanted_version(spec, versions, now)
+    leaf = version.leaf if version else (begun[0] if begun else None)
+    return leaf is not None and now >= dangerous_time(leaf, policy)
 
 
 def clock_trouble(snapshot: Snapshot, policy: Policy, now: datetime) -> str | None:
@@ -263,98 +218,9 @@ def clock_trouble(snapshot: Snapshot, policy: Policy, now: datetime) -> str | No
     )
 
 
-def known_lifetime(versions: Sequence[SecretVersion]) -> timedelta | None:
+def known_lifetime(versions: Iterable[SecretVersion]) -> timedelta | None:
     """Give the lifetime of the newest readable leaf: what the next one's will probably be."""
     for version in newest_first(versions):
         if version.leaf is not None:
             return version.leaf.lifetime
-    return None
-
-
-def next_failure(
-    message: str,
-    last: Failure | None,
-    certificate: str,
-    lifetime: timedelta | None,
-    policy: Policy,
-    now: datetime,
-    retry_at: datetime | None = None,
-) -> Failure:
-    """
-    Note a failure: how often in a row, and when to try again.
-
-    A time that the CA named (*retry_at*) is obeyed in full; else the back-off
-    list counts, at most a share of the lifetime, give or take a fifth by hash.
-    """
-    count = (last.count if last else 0) + 1
-    pause = policy.back_off[min(count, len(policy.back_off)) - 1]
-    if lifetime is not None:
-        pause = min(pause, lifetime * policy.back_off_share)
-    pause *= 0.8 + 0.4 * fraction(certificate, str(count), now.isoformat())
-    return Failure(message, now, count, max(now + pause, retry_at) if retry_at else now + pause)
-
-
-def issued_at(spec: CertificateSpec, snapshot: Snapshot) -> list[datetime]:
-    """
-    Say when certificates for the names of *spec* were issued by its CA; oldest first.
-
-    By the records of the Journals, and by versions that have no record: a Journal
-    may have been lost, and versions are collected. A record is written when a
-    version is stored, so that of one certificate both lie close together.
-    """
-    records = sorted(
-        record.at
-        for record in snapshot.issued
-        if record.directory == spec.issuer.directory and record.names == spec.names
-    )
-    unmatched = list(records)
-    for version in reversed(newest_first(snapshot.versions)):
-        leaf = version.leaf
-        if leaf is None or (leaf.names, version.directory) != (spec.names, spec.issuer.directory):
-            continue
-        first, last = leaf.not_before - RECORDED_BEFORE, leaf.not_before + RECORDED_AFTER
-        record = next((at for at in unmatched if first <= at <= last), None)
-        if record is not None:
-            unmatched.remove(record)
-        else:
-            records.append(leaf.not_before)
-    return sorted(records)
-
-
-def limit_reached(
-    spec: CertificateSpec, snapshot: Snapshot, policy: Policy, now: datetime
-) -> tuple[str, datetime] | None:
-    """
-    Keep to limits of our own, below the CA's: a sentence, and when it is over.
-
-    They outlive orders, restarts and success, since they are counted from the
-    Journals: identical sets of names a week, failed validations an hour. The week
-    is the CA's, and no share of any lifetime.
-    """
-    span = policy.order_limit_window
-    issued = [at for at in issued_at(spec, snapshot) if at > now - span]
-    if len(issued) >= policy.order_limit:
-        return (
-            f"{len(issued)} certificates for these very names were issued within {span}, our own "
-            "limit (policy.orderLimit)",
-            issued[-policy.order_limit] + span,
-        )
-    lifetime = known_lifetime(snapshot.versions)
-    span = policy.validation_limit_window
-    if lifetime is not None:
-        span = share(lifetime, 0.1, span)
-    for name in spec.names:
-        failed = sorted(
-            item.at
-            for item in snapshot.failed_validations
-            if item.name.removeprefix("*.") == name.removeprefix("*.")
-            and item.directory == spec.issuer.directory
-            and item.at > now - span
-        )
-        if len(failed) >= policy.validation_limit:
-            return (
-                f"{name} could not be validated {len(failed)} times within {span}, our own limit "
-                "(policy.validationLimit)",
-                failed[-policy.validation_limit] + span,
-            )
     return None

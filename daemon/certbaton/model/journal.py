@@ -18,7 +18,8 @@ class PendingOrder:
     *profile* is the one asked for, *profile_got* the one that newOrder carried
     (None: none, the CA's default). *replaces* is the ARI CertID of the predecessor
     (RFC 9773 section 5), *not_after* the end that was asked for. *finalizing* is
-    written before finalize is sent: from then on a certificate may exist.
+    written before finalize is sent: from then on a certificate may exist. *advised* says that
+    renewal information alone asked for it: its record is to say so, too.
     """
 
     directory: str
@@ -37,6 +38,12 @@ class PendingOrder:
     finalizing: bool = False
     certificate_url: str | None = None
     chain: str | None = None
+    advised: bool = False
+
+    @property
+    def committed(self) -> bool:
+        """Whether a certificate may exist: then it is awaited, wherever it is."""
+        return self.finalizing or self.certificate_url is not None or self.chain is not None
 
 
 class FailureKind(StrEnum):

@@ -68,11 +68,12 @@ class RenewalCheck:
     """
     When renewal information of a version is asked for again; *trouble* if it could not be had.
 
-    Not stored: a new process asks at once.
+    *count* is how many looks in a row were of no use. Not stored: a new process asks at once.
     """
 
     next_at: datetime
     trouble: str | None = None
+    count: int = 0
 
 
 @dataclass(frozen=True, slots=True)

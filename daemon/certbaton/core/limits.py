@@ -1,0 +1,206 @@
+"""
+When to try again, and how often at all: back-off, pauses of CAs, and limits of our own.
+
+They outlive restarts: what they are counted from stands in the Journals. Only what is known of
+a CA that does not answer is in the memory of the process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from certbaton.core.renewal import fraction, known_lifetime, newest_first, share
+from certbaton.model import (
+    CaTrouble,
+    CertificateSpec,
+    Failure,
+    FailureKind,
+    IssuerSpec,
+    Outcome,
+    Policy,
+    Rehearsal,
+    Snapshot,
+)
+
+# So long before and after a leaf begins its order's record may have been written: the CA's clock
+# may be ahead of ours, and Let's Encrypt has its certificates begin an hour in the past.
+RECORDED_BEFORE, RECORDED_AFTER = timedelta(minutes=5), timedelta(hours=2)
+
+
+def next_failure(
+    message: str,
+    last: Failure | None,
+    certificate: str,
+    lifetime: timedelta | None,
+    policy: Policy,
+    now: datetime,
+    retry_at: datetime | None = None,
+    kind: FailureKind = FailureKind.OTHER,
+) -> Failure:
+    """
+    Note a failure at one CA: how often in a row, and when to try again.
+
+    *last* is the one before at the same CA. A time that the CA named (*retry_at*) is obeyed in
+    full; else the back-off list counts, at most a share of the lifetime, give or take a fifth by
+    hash. A CA that lacks a required profile is looked at daily, from the first time on. Outages
+    (`FailureKind.OUTAGE`) are the CA's and are noted as `CaTrouble` instead.
+    """
+    count = (last.count if last else 0) + 1
+    place = (
+        len(policy.back_off) if kind is FailureKind.PROFILE else min(count, len(policy.back_off))
+    )
+    pause = policy.back_off[place - 1]
+    if lifetime is not None:
+        pause = min(pause, lifetime * policy.back_off_share)
+    pause *= 0.8 + 0.4 * fraction(certificate, str(count), now.isoformat())
+    named = retry_at is not None and retry_at >= now + pause
+    return Failure(
+        message,
+        now,
+        count,
+        retry_at if retry_at is not None and named else now + pause,
+        kind,
+        first_at=(last.first_at or last.at) if last else now,
+        named=named,
+    )
+
+
+def failed_rehearsal(
+    rehearsal: Rehearsal,
+    message: str,
+    certificate: str,
+    lifetime: timedelta | None,
+    policy: Policy,
+    now: datetime,
+) -> Rehearsal:
+    """
+    End *rehearsal* as failed: counted, and tried again by the same rule as an order.
+
+    Its *count* is that of the failed ones before it, which who begins the next one carries over.
+    """
+    last = Failure(rehearsal.message, rehearsal.at, rehearsal.count, rehearsal.at)
+    failure = next_failure(message, last, certificate, lifetime, policy, now)
+    return replace(
+        rehearsal,
+        at=now,
+        outcome=Outcome.FAILED,
+        message=message,
+        count=failure.count,
+        retry_at=failure.retry_at,
+    )
+
+
+def ca_pause(trouble: CaTrouble, lifetime: timedelta | None, policy: Policy) -> datetime:
+    """
+    Say until when a CA that does not answer is left alone, as one certificate sees it.
+
+    1 min, doubling up to 30 min, at most a share of *lifetime*; a time that the CA named is
+    obeyed in full.
+    """
+    doubled = policy.ca_back_off_first * (1 << min(max(trouble.count - 1, 0), 20))
+    pause = min(doubled, policy.ca_back_off_ceiling)
+    if lifetime is not None:
+        pause = min(pause, lifetime * policy.back_off_share)
+    own = trouble.at + pause
+    return max(own, trouble.retry_at) if trouble.retry_at is not None else own
+
+
+# --- limits of our own ----------------------------------------------------------------
+
+
+def issued_at(spec: CertificateSpec, snapshot: Snapshot, issuer: IssuerSpec) -> list[datetime]:
+    """
+    Say when certificates for the names of *spec* were issued by *issuer*; oldest first.
+
+    By the records of the Journals, and by versions that have no record: a Journal
+    may have been lost, and versions are collected. A record is written when a
+    version is stored, so that of one certificate both lie close together.
+    """
+    records = sorted(
+        record.at
+        for record in snapshot.issued
+        if record.directory == issuer.directory and record.names == spec.names
+    )
+    unmatched = list(records)
+    for version in reversed(newest_first(snapshot.versions)):
+        leaf = version.leaf
+        if leaf is None or (leaf.names, version.directory) != (spec.names, issuer.directory):
+            continue
+        first, last = leaf.not_before - RECORDED_BEFORE, leaf.not_before + RECORDED_AFTER
+        record = next((at for at in unmatched if first <= at <= last), None)
+        if record is not None:
+            unmatched.remove(record)
+        else:
+            records.append(leaf.not_before)
+    return sorted(records)
+
+
+def limit_reached(
+    spec: CertificateSpec,
+    snapshot: Snapshot,
+    policy: Policy,
+    now: datetime,
+    issuer: IssuerSpec | None = None,
+) -> tuple[str, datetime] | None:
+    """
+    Keep to limits of our own, below the CA's: a sentence, and when it is over.
+
+    They outlive orders, restarts and success, since they are counted from the
+    Journals: identical sets of names a week, failed validations an hour. The week
+    is the CA's, and no share of any lifetime. Each CA counts its own: *issuer* is the one that
+    is to be asked, None the first of *spec*. *now* is the API server's time.
+    """
+    issuer = issuer or spec.issuer
+    span = policy.order_limit_window
+    issued = [at for at in issued_at(spec, snapshot, issuer) if at > now - span]
+    if len(issued) >= policy.order_limit:
+        return (
+            f"{len(issued)} certificates for these very names were issued within {span}, our own "
+            "limit (policy.orderLimit)",
+            issued[-policy.order_limit] + span,
+        )
+    lifetime = known_lifetime(snapshot.versions)
+    span = policy.validation_limit_window
+    if lifetime is not None:
+        span = share(lifetime, 0.1, span)
+    for name in spec.names:
+        failed = sorted(
+            item.at
+            for item in snapshot.failed_validations
+            if item.name.removeprefix("*.") == name.removeprefix("*.")
+            and item.directory == issuer.directory
+            and item.at > now - span
+        )
+        if len(failed) >= policy.validation_limit:
+            return (
+                f"{name} could not be validated {len(failed)} times within {span}, our own limit "
+                "(policy.validationLimit)",
+                failed[-policy.validation_limit] + span,
+            )
+    return None
+
+
+def advised_until(
+    spec: CertificateSpec,
+    snapshot: Snapshot,
+    lifetime: timedelta,
+    policy: Policy,
+    now: datetime,
+) -> datetime | None:
+    """
+    Say until when renewal information brings no further order, None where it may.
+
+    It brought as many as it may within a day, or within one lifetime if that is shorter: a CA
+    that asks for every new certificate to be renewed at once must not make us order without end.
+    """
+    apart = snapshot.clock_apart
+    span = min(policy.advice_limit_window, lifetime)
+    advised = sorted(
+        record.at - apart  # records bear the API server's time
+        for record in snapshot.issued
+        if record.advised and record.names == spec.names and record.at - apart > now - span
+    )
+    if len(advised) < policy.advice_limit:
+        return None
+    return advised[-policy.advice_limit] + span
