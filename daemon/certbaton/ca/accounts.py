@@ -13,7 +13,7 @@ from acme import jws, messages
 from josepy.jwk import JWK
 
 from certbaton.ca.net import Net, jwk_and_algorithm
-from certbaton.errors import ConfigurationError
+from certbaton.errors import ConfigurationError, ExternalAccountRequired
 from certbaton.model import ExternalAccountKey
 from certbaton.pki import PrivateKey
 
@@ -36,6 +36,14 @@ def bind(account_key: JWK, external: ExternalAccountKey, url: str) -> Mapping[st
     if binding is None:
         raise ConfigurationError("the HMAC key of the external account is not base64url")
     return dict(binding)
+
+
+def not_bound(issuer: str, directory: str) -> ExternalAccountRequired:
+    """Tell the operator that the CA wants an external account, and *issuer* names none."""
+    return ExternalAccountRequired(
+        f"the CA at {directory} makes no account without an external one; get its key identifier "
+        f"and HMAC key there, and name the Secret that holds them in {issuer}'s externalAccount"
+    )
 
 
 def key_change(net: Net, new_key: PrivateKey, url: str) -> Mapping[str, object]:
