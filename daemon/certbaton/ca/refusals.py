@@ -188,7 +188,7 @@ TABLE: Final[tuple[Row, ...]] = (
         "",
         AccountRefused,
         _ACCOUNT,
-        "is the external account mistyped, used up or too old, get a new one from the CA; else "
+        "where the external account is mistyped, used up or too old, get a new one; else "
         + _SEE_ACCOUNT,
     ),
     Row(
