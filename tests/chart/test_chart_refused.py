@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from chart.conftest import CHART, Helm
-from chart.test_chart_render import HTTP01, SHOP
+from chart.conftest import CHART, HTTP01, SHOP, Helm
 from lab.process import LabError
 
 pytestmark = pytest.mark.servers

@@ -11,18 +11,10 @@ import yaml
 from certbaton.config import parse
 from certbaton.leaving import LEAVE_AFTER
 from certbaton.wellknown import KNOWN_CAS
-from chart.conftest import CHART, ROOT, Helm, Render
+from chart.conftest import CHART, HTTP01, ROOT, SHOP, Helm, Render
 
 pytestmark = pytest.mark.servers
 
-HTTP01 = {"web": {"type": "http-01"}}
-SHOP = {
-    "name": "shop",
-    "dnsNames": ["shop.example.com"],
-    "issuer": "letsencrypt",
-    "solver": "web",
-    "services": [{"namespace": "shop", "name": "web"}],
-}
 EXAMPLES = sorted((ROOT / "config" / "examples").glob("*.yaml"))
 
 
