@@ -57,7 +57,7 @@ class _Issuer:
         if grant.domain not in self.identities:
             found.append("with capital letters, which not every CA takes for the same")
         if grant.account is not None and grant.account != self.account:
-            theirs = one_line(grant.account)
+            theirs = one_line(grant.account) or '""'
             ours = (
                 f"and ours is {one_line(self.account)}"
                 if self.account

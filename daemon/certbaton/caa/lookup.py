@@ -14,6 +14,7 @@ import dns.exception
 import dns.message
 import dns.name
 import dns.nameserver
+import dns.query
 import dns.rcode
 import dns.rdatatype
 import dns.resolver
@@ -169,13 +170,36 @@ def _details(response: dns.message.Message) -> str:
 
 def _resolver(resolvers: Sequence[str]) -> dns.resolver.Resolver:
     resolver = dns.resolver.Resolver(configure=not resolvers)
-    if resolvers:
-        resolver.nameservers = [
-            dns.nameserver.Do53Nameserver(*_address(each)) for each in resolvers
-        ]
+    servers = resolvers or [str(each) for each in resolver.nameservers]
+    resolver.nameservers = [_Server(*_address(each)) for each in servers]
     resolver.timeout = _TRY
     resolver.use_edns(0, 0, 1232)
     return resolver
+
+
+class _Server(dns.nameserver.Do53Nameserver):
+    """dnspython's own takes an answer that cannot be read for silence, and we are to tell which."""
+
+    def query(
+        self,
+        request: dns.message.QueryMessage,
+        timeout: float,
+        source: str | None,
+        source_port: int,
+        max_size: bool = False,
+        one_rr_per_rrset: bool = False,
+        ignore_trailing: bool = False,
+    ) -> dns.message.Message:
+        if max_size:  # dnspython's word for "by TCP"
+            return dns.query.tcp(request, self.address, timeout, self.port)
+        return dns.query.udp(
+            request,
+            self.address,
+            timeout,
+            self.port,
+            ignore_unexpected=True,
+            raise_on_truncation=True,
+        )
 
 
 def _address(written: str) -> tuple[str, int]:

@@ -82,18 +82,18 @@ def read_grant(value: bytes) -> Grant:
         return Grant(domain)
     accounts: list[str] = []
     methods: list[str] = []
+    fault = None
     for part in tail.split(";"):
         found = _PARAMETER.fullmatch(part.strip(" \t"))
         if found is None:
             shown = one_line(part, 80)
-            what = f'"{shown}" is not of the form tag=value' if shown else "it ends in a semicolon"
-            return Grant(domain, fault=what)
+            fault = f'"{shown}" is not of the form tag=value' if shown else "a parameter is empty"
+            continue
         tag, given = found[1].lower(), found[2]
         if tag == "accounturi":
             accounts.append(given)
         elif tag == "validationmethods":
             methods.append(given)
-    fault = None
     if len(accounts) > 1:
         fault = "it has accounturi more than once"
     elif len(methods) > 1:
