@@ -40,6 +40,8 @@ def knot() -> Iterator[Knot]:
         }.items():
             running.add(name, "CAA", text)
         running.add("wild.test", "CAA", '0 issue ";"')
+        running.add("star.test", "CAA", '0 issue "letsencrypt.org"')
+        running.add("*.star.test", "CAA", '0 issue "pki.goog"')
         running.add("to-cdn.a.test", "CNAME", "www.cdn.test.")
         running.add("www.cdn.test", "A", "127.0.0.1")
         running.add("to-caa.a.test", "CNAME", "cdn.test.")
@@ -70,6 +72,9 @@ class TestKnot:
             ("*.a.test", "a.test", "", ["letsencrypt.org"]),
             ("*.deep.a.test", "deep.a.test", "", ["pki.goog"]),
             ("free.test", "", "", []),
+            # A wildcard name is asked for without its star, whatever a wildcard of DNS says.
+            ("*.star.test", "star.test", "", ["letsencrypt.org"]),
+            ("x.star.test", "x.star.test", "", ["pki.goog"]),
             # Of an alias's target, what stands there counts, and not what stands above it.
             ("to-caa.a.test", "to-caa.a.test", "cdn.test", ["cdn-ca.test"]),
             ("to-cdn.a.test", "a.test", "", ["letsencrypt.org"]),
@@ -191,6 +196,32 @@ def test_why_an_answer_fails_is_told() -> None:
     assert found.trouble == (
         f"resolver 127.0.0.1 port {server.port} answers SERVFAIL about a.test (DNSSEC BOGUS)"
     )
+
+
+def test_a_name_is_asked_for_once() -> None:
+    """A hundred names share those above them, and what went wrong there."""
+    names = [f"n{number}.a.test" for number in range(20)]
+    with NameServer("test").running() as server:
+        resolvers = [f"127.0.0.1:{server.port}"]
+        assert all(found.trouble is None for found in look_up(names, resolvers))
+        assert len(server.by) == len(names) + len(["a.test", "test"])
+        server.by.clear()
+        server.rcode = dns.rcode.SERVFAIL
+        assert all(found.trouble for found in look_up(["a.test", "*.a.test"], resolvers))
+        assert len(server.by) == 1
+
+
+def test_the_order_of_an_answer_makes_no_difference() -> None:
+    """Servers turn their records round, and the same advice is to be told each time."""
+    values = ["a.test", "b.test", "c.test"]
+    answers = set()
+    for order in (values, values[::-1]):
+        with NameServer("test").running() as server:
+            for value in order:
+                server.add("x.test", dns.rdatatype.CAA, f'0 issue "{value}"')
+            (found,) = look_up(["x.test"], [f"127.0.0.1:{server.port}"])
+            answers.add(found.records)
+    assert len(answers) == 1
 
 
 def test_a_refusal_is_told() -> None:
