@@ -15,6 +15,7 @@ from certbaton.ca import net
 from certbaton.ca import session as session_module
 from certbaton.ca.order import CertificateAuthority
 from certbaton.ca.session import Session
+from certbaton.ca.transport import MAX_ANSWER
 from certbaton.errors import CaUnavailable, CertbatonError, ConfigurationError, RateLimited
 from certbaton.model import ChallengeInfo, IssuerSpec, KeyType
 from certbaton.pki import PrivateKey
@@ -108,7 +109,7 @@ def test_a_request_ends_however_slowly_its_answer_trickles(stub: Stub, trickle: 
 
 def test_an_answer_is_bounded(stub: Stub) -> None:
     """A megabyte is a hundred times what a CA ever sends."""
-    stub.reply("/order", lambda handler: handler.answer(200, b" " * (net.MAX_ANSWER + 1)))
+    stub.reply("/order", lambda handler: handler.answer(200, b" " * (MAX_ANSWER + 1)))
     with pytest.raises(CaUnavailable, match="more than 1048576 bytes"):
         connect(stub).order(f"{stub.url}/order")
 
