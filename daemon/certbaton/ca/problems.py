@@ -154,12 +154,12 @@ def kind_of_problem(request: str, type: str) -> FailureKind:
     *request* is ``validation`` for what a challenge says, ``issuance`` for what an order says;
     *type* is ``AuthorizationInfo.problem`` or ``OrderInfo.problem``.
     """
-    return kind_of(row_of(request, type, 0).error)
+    return kind_of(row_of(request, type or "unknown", 0).error)
 
 
 def advised(message: str, request: str, *types: str) -> str:
     """*message*, and what a person should do about problems of these *types* in *request*."""
-    todo = dict.fromkeys(row_of(request, each, 0).person for each in types)
+    todo = dict.fromkeys(row_of(request, each or "unknown", 0).person for each in types)
     words = "; ".join(each for each in todo if each)
     return f"{message}; to do: {words}" if words else message
 
