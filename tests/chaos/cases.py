@@ -112,6 +112,7 @@ class Cases:
         config["issuers"]["lab"] |= {
             "directory": ca.directory,
             "caBundle": str(ca.ca_file),
+            "renewalInfo": False,
             "profile": profile,
         }
         kubeconfig = through(self._kubeconfig, api)

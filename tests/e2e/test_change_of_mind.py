@@ -107,7 +107,12 @@ def minds(world: World) -> Iterator[Minds]:
         ]
         other, third = others
         issuers = {
-            name: {"directory": ca.directory, "caBundle": str(ca.ca_file), "profile": "lab"}
+            name: {
+                "directory": ca.directory,
+                "caBundle": str(ca.ca_file),
+                "profile": "lab",
+                "renewalInfo": False,
+            }
             for name, ca in zip(ISSUERS, (world.pebble, *others), strict=True)
         }
         for name in (*STEADY, "again", "passed-on", "dropped", "let-go"):

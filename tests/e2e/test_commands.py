@@ -59,7 +59,12 @@ def slow_ca(calm_world: World) -> Iterator[Pebble]:
 
 def issuer(pebble: Pebble) -> Obj:
     return {
-        "lab": {"directory": pebble.directory, "caBundle": str(pebble.ca_file), "profile": "lab"}
+        "lab": {
+            "directory": pebble.directory,
+            "caBundle": str(pebble.ca_file),
+            "profile": "lab",
+            "renewalInfo": False,
+        }
     }
 
 
