@@ -106,7 +106,7 @@ def minds(world: World) -> Iterator[Minds]:
             for name in ISSUERS[1:]
         ]
         other, third = others
-        issuers = {
+        issuers: Obj = {
             name: {
                 "directory": ca.directory,
                 "caBundle": str(ca.ca_file),
