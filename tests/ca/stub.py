@@ -7,19 +7,25 @@ import http.server
 import json
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the server got: *header* is the JWS's protected one, *payload* its text."""
+    """
+    What the server got: *header* is the JWS's protected one, *payload* its text.
+
+    *headers* are HTTP's (names in lower case), *jws* is the body as it came.
+    """
 
     method: str
     path: str
     agent: str
     header: dict[str, Any]
     payload: str
+    headers: dict[str, str] = field(default_factory=dict)
+    jws: dict[str, Any] = field(default_factory=dict)
 
 
 Reply = Callable[["Handler"], None]
@@ -51,6 +57,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.headers.get("User-Agent", ""),
                 json.loads(_decoded(jws.get("protected", "e30"))),
                 _decoded(jws.get("payload", "")).decode(),
+                {name.lower(): value for name, value in self.headers.items()},
+                jws,
             )
         )
         queued = self.stub.replies.get(self.path)

@@ -15,6 +15,7 @@ import http.client
 import io
 import json
 import logging
+import re
 import socket
 import time
 from collections.abc import Mapping
@@ -35,13 +36,16 @@ from certbaton.ca.problems import Problem, read_problem
 from certbaton.errors import CaUnavailable, CertbatonError, ConfigurationError
 from certbaton.pki import PrivateKey
 
-USER_AGENT: Final = f"certbaton/{version('certbaton')}"
+# RFC 8555 section 6.1 wants the library's name beside ours, and the language of error messages.
+USER_AGENT: Final = f"certbaton/{version('certbaton')} requests/{requests.__version__}"
+LANGUAGE: Final = "en"
 CONNECT_TIMEOUT: Final = 10.0
 MAX_ANSWER: Final = 1024 * 1024
 # At a CA that refuses every second nonce, one request in a million fails for it.
 NONCE_TRIES: Final = 20
 NONCE_IDLE: Final = 300.0
 _MAX_REDIRECTS: Final = 3
+_NONCE: Final = re.compile(r"[A-Za-z0-9_-]+")
 BAD_PROXY: Final = (
     "the proxy that HTTPS_PROXY (or HTTP_PROXY, ALL_PROXY) names cannot be used; set it to "
     "http://HOST:PORT, or take it away"
@@ -164,6 +168,9 @@ class Net(client.ClientNetwork):
         return self._nonces.pop()
 
     def _add_nonce(self, response: requests.Response) -> None:
+        # Section 6.5.1; the library would send what is left of an invalid one.
+        if not _NONCE.fullmatch(response.headers.get(self.REPLAY_NONCE_HEADER, "")):
+            raise errors.MissingNonce(response)
         super()._add_nonce(response)
         self._nonce_at = time.monotonic()
 
@@ -194,7 +201,11 @@ class Net(client.ClientNetwork):
                 method,
                 url,
                 data=data,
-                headers={"User-Agent": self.user_agent, **(headers or {})},
+                headers={
+                    "User-Agent": self.user_agent,
+                    "Accept-Language": LANGUAGE,
+                    **(headers or {}),
+                },
                 verify=self.verify_ssl,
                 timeout=(min(CONNECT_TIMEOUT, self._total), self._total),
                 allow_redirects=method == "GET",

@@ -49,6 +49,7 @@ REVOCATION_REASONS: Final = {
     "superseded": 4,
     "cessationOfOperation": 5,
 }
+_BEGIN: Final = re.compile(r"-----BEGIN ([^\n-]*)")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+")  # section 8.3: base64url, nothing that steers a path
 
 
@@ -191,8 +192,15 @@ class Session:
         return _order(order.url, response)
 
     def download(self, certificate_url: str) -> str:
-        """The chain as the CA serves it, PEM, leaf first (section 7.4.2); not looked at."""
-        return self._post("certificate", certificate_url, None).content.decode("utf-8", "replace")
+        """
+        The chain as the CA serves it, PEM, leaf first (section 7.4.2).
+
+        PermanentError where anything but certificates is in it, a private key say (section 11.4).
+        """
+        answer = self._post("certificate", certificate_url, None).content.decode("utf-8", "replace")
+        if set(_BEGIN.findall(answer)) - {"CERTIFICATE"}:
+            raise PermanentError(f"the chain at {certificate_url} holds more than certificates")
+        return answer
 
     def deactivate_authorization(self, url: str) -> None:
         """Give an authorization up, so that the CA no longer counts it (section 7.5.2)."""
