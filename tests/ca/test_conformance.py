@@ -24,9 +24,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from ca.stub import Handler, Request, Stub, json_reply
+from ca.stub import Handler, Request, Stub, json_reply, problem
 from certbaton import pki
 from certbaton.ca.net import jwk_of
+from certbaton.ca.problems import CsrRefused
 from certbaton.ca.session import Session, thumbprint
 from certbaton.config import parse
 from certbaton.errors import ConfigurationError, PermanentError
@@ -223,6 +224,15 @@ def test_a_contact_is_one_address_and_nothing_more(stub: Stub, address: str) -> 
     assert json.loads(signed(stub).payload)["contact"] == ["mailto:ops@shop.example"]
 
 
+@pytest.mark.parametrize("token", ["abcd=", "a/b", "a.b", "a b", "ä", "", "a\n"])
+def test_a_token_outside_the_alphabet_is_no_token(stub: Stub, token: str) -> None:
+    """Sections 6.1 and 8.3: base64url without padding; anything else has no answer."""
+    challenges = [{"type": kind, "url": "u", "token": token} for kind in ("http-01", "dns-01")]
+    stub.reply("/authorization", json_reply(stub, 200, {"challenges": challenges}))
+    read = connect(stub).authorization(f"{stub.url}/authorization")
+    assert [each.value for each in read.challenges] == ["", ""]
+
+
 @pytest.mark.parametrize("key", [ZERO, CERTIFICATE_KEY])
 def test_a_thumbprint_is_made_of_the_public_numbers_alone(key: PrivateKey) -> None:
     """
@@ -264,6 +274,18 @@ def test_the_request_goes_as_der_for_the_names_of_the_order(stub: Stub) -> None:
     san = sent.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     addresses = {str(each) for each in san.get_values_for_type(x509.IPAddress)}
     assert {*addresses, *san.get_values_for_type(x509.DNSName)} == set(names)
+
+
+def test_the_account_s_key_is_in_no_request_for_a_certificate(stub: Stub) -> None:
+    """Section 11.1: the CA hears nothing of it; a CSR that it refuses ends alike."""
+    ca = connect(stub)
+    with pytest.raises(CsrRefused, match="the account's own key"):
+        ca.finalize(_order(stub.url), pki.make_csr(KEY, NAMES))
+    assert stub.requests == []
+    stub.reply("/finalize", problem(stub, 400, "badCSR"))
+    stub.reply("/order", json_reply(stub, 200, {"status": "ready"}))
+    with pytest.raises(CsrRefused, match="its words"):
+        ca.finalize(_order(stub.url), pki.make_csr(CERTIFICATE_KEY, NAMES))
 
 
 @pytest.mark.parametrize("what", ["PRIVATE KEY", "EC PARAMETERS", "TRUSTED CERTIFICATE"])

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from certbaton.ca.accounts import bind, key_change
 from certbaton.ca.net import Net, Refused, jwk_of
-from certbaton.ca.problems import OrderNotReady, describe, error_for, retry_after
+from certbaton.ca.problems import CsrRefused, OrderNotReady, describe, error_for, retry_after
 from certbaton.errors import AccountMissing, CaUnavailable, PermanentError
 from certbaton.model import (
     AuthorizationInfo,
@@ -71,6 +71,7 @@ class Session:
             account_key, account_url, ca_bundle=issuer.ca_bundle, timeout=issuer.timeout
         )
         self._thumbprint = thumbprint(account_key)
+        self._public_key = account_key.unwrapped.public_key()
         self._directory: Mapping[str, str] = {}
         self._info = DirectoryInfo()
         self._directory_at = 0.0
@@ -177,9 +178,12 @@ class Session:
         first) or the CA says that it isn't ready. On an order that is still ready the refusal
         is raised: CsrRefused if the CSR is at fault.
         """
-        csr = x509.load_pem_x509_csr(csr_pem.encode()).public_bytes(Encoding.DER)
+        request = x509.load_pem_x509_csr(csr_pem.encode())
+        if request.public_key() == self._public_key:  # section 11.1
+            raise CsrRefused("the request is for the account's own key, which is badCSR to any CA")
+        csr = _base64url(request.public_bytes(Encoding.DER))
         try:
-            response = self._post("finalize", order.finalize, {"csr": _base64url(csr)})
+            response = self._post("finalize", order.finalize, {"csr": csr})
         except OrderNotReady:
             return self.order(order.url)
         except AccountMissing:
