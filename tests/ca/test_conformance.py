@@ -187,8 +187,9 @@ def test_an_external_account_is_bound_by_its_own_mac(stub: Stub) -> None:
     """Section 7.3.4: HS256 over the account key, with the CA's kid, the same url and no nonce."""
     secret = b"0123456789abcdef0123456789abcdef"
     external = ExternalAccountKey("kid-1", base64.urlsafe_b64encode(secret).decode().rstrip("="))
+    stub.reply("/newAccount", problem(stub, 400, "accountDoesNotExist"))
     connect(stub).new_account(external)
-    request = signed(stub)
+    request = stub.requests[-1]
     binding = json.loads(request.payload)["externalAccountBinding"]
     header = decoded(binding["protected"])
     assert header == {"alg": "HS256", "kid": "kid-1", "url": request.header["url"]}
