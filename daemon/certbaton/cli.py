@@ -1,8 +1,9 @@
 """
 The command line: ``run``, ``once``, ``plan``, ``config check``, ``version``.
 
+What is done by hand (``renew``, ``revoke``, ``rehearse``, ``account``) is in ``commands``.
 Exit codes: 0 well, 1 failed, 2 a mistake in the configuration or the command
-line, 6 (``once``) still waiting.
+line, 6 still waiting.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import socket
 import sys
 import uuid
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +18,14 @@ import typer
 
 from certbaton import config as configuration
 from certbaton import telemetry
+from certbaton.commands import app as commands
+from certbaton.commands.options import (
+    DEFAULT_CONFIG,
+    ConfigPath,
+    Context,
+    Kubeconfig,
+    duration,
+)
 from certbaton.errors import CertbatonError, ConfigurationError
 from certbaton.model import RolloutWindow
 from certbaton.settings import Config
@@ -37,23 +45,6 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="The configuration file.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
-
-ConfigPath = Annotated[
-    Path,
-    typer.Option(
-        "--config", "-c", envvar="CERTBATON_CONFIG", help="The configuration file (YAML)."
-    ),
-]
-Kubeconfig = Annotated[
-    str | None,
-    typer.Option(
-        "--kubeconfig",
-        envvar="KUBECONFIG",
-        help="How to reach the cluster; in a pod its service account is used.",
-    ),
-]
-Context = Annotated[str | None, typer.Option("--context", help="A context of the kubeconfig.")]
-DEFAULT_CONFIG = Path("/etc/certbaton/config.yaml")
 
 
 def _connect(config: Config, kubeconfig: str | None, context: str | None) -> tuple[Cluster, Lease]:
@@ -126,7 +117,7 @@ def once(
     Exit code 0: nothing left; 1: something failed; 6: still waiting, also for a daemon that runs.
     """
     settings = _start(config)
-    patience = _duration(timeout)
+    patience = duration(timeout)
     cluster, lease = _connect(settings, kubeconfig, context)
     from certbaton import daemon
 
@@ -183,17 +174,7 @@ def version() -> None:
     typer.echo(installed("certbaton"))
 
 
-def _duration(text: str) -> timedelta:
-    from pydantic import TypeAdapter, ValidationError
-
-    from certbaton.settings_fields import Duration
-
-    try:
-        return TypeAdapter[timedelta](Duration).validate_python(text)
-    except ValidationError:
-        raise ConfigurationError(
-            f"{text!r} is not a duration; write for example 90s or 5m", where="--timeout"
-        ) from None
+commands.register(app)
 
 
 def main() -> None:

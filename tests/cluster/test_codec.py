@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from certbaton.cluster import codec
 from certbaton.model import (
+    Account,
     Drift,
     FailedValidation,
     Failure,
@@ -23,6 +24,8 @@ from certbaton.model import (
     Proof,
     Rehearsal,
     Rejection,
+    RenewalInfo,
+    Revocation,
 )
 
 times = st.datetimes(timezones=st.just(UTC))
@@ -160,12 +163,35 @@ def test_times_are_rfc_3339_in_utc() -> None:
 
 
 def test_an_account_comes_back_as_it_was() -> None:
-    """With and without a URL."""
+    """With and without a URL, and an external account."""
     for url in (None, "https://ca/acct/1"):
-        assert codec.read_account(codec.write_account("https://ca/dir", url)) == (
-            "https://ca/dir",
-            url,
-        )
+        for kid in (None, "kid-1"):
+            text = codec.write_account("https://ca/dir", url, kid)
+            assert codec.read_account(text) == Account("https://ca/dir", url, external_kid=kid)
+
+
+@given(
+    st.builds(
+        RenewalInfo,
+        start=times,
+        end=times,
+        explanation_url=st.none() | texts,
+        fetched_at=st.none() | times,
+    )
+)
+def test_renewal_information_comes_back_as_it_was(info: RenewalInfo) -> None:
+    """The annotation certbaton.io/renewal-info; one that ends before it begins is none."""
+    if info.start < info.end:
+        assert codec.read_renewal_info(codec.write_renewal_info(info)) == info
+    else:
+        with pytest.raises(codec.Unreadable):
+            codec.read_renewal_info(codec.write_renewal_info(info))
+
+
+@given(st.builds(Revocation, at=times, reason=texts))
+def test_revocations_come_back_as_they_were(revocation: Revocation) -> None:
+    """The annotation certbaton.io/revoked."""
+    assert codec.read_revocation(codec.write_revocation(revocation)) == revocation
 
 
 def test_the_codec_knows_every_field() -> None:
@@ -182,6 +208,9 @@ def test_the_codec_knows_every_field() -> None:
         Proof: "at how",
         Drift: "rounds at",
         Rejection: "at why",
+        RenewalInfo: "start end explanation_url fetched_at",
+        Revocation: "at reason",
+        Account: "directory url resource_version rolling external_kid",
     }
     for word, known in words.items():
         assert {field.name for field in fields(word)} == set(known.split()), word

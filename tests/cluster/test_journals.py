@@ -1,4 +1,4 @@
-"""Journals and accounts in Secrets."""
+"""Journals in Secrets."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from certbaton.cluster.store import Store
 from certbaton.errors import Conflict, PermanentError
 from certbaton.model import Journal, ObjectRef
 from cluster.builders import (
-    ACCOUNT_URL,
-    DIRECTORY,
     b64,
     key,
     pending,
@@ -108,52 +106,3 @@ def test_all_journals_are_at_hand(store: Store) -> None:
     a = store.save_journal("a", Journal(last_version="1"))
     b = store.save_journal("b", Journal(last_version="2"))
     assert store.journals() == {"a": a, "b": b}
-
-
-# --- accounts --------------------------------------------------------------------------
-
-
-def test_an_account_is_its_key_first(api: FakeApi, store: Store) -> None:
-    """Key stored, then the URL; one request each."""
-    mine = key()
-    account = store.create_account(DIRECTORY, mine)
-    assert (account.directory, account.url) == (DIRECTORY, None)
-    assert store.account_key(DIRECTORY) == mine
-    account = store.save_account_url(account, ACCOUNT_URL)
-    assert store.account(DIRECTORY) == account == reader(api).account(DIRECTORY)
-    assert reader(api).account_key(DIRECTORY) == mine
-    account = store.save_account_url(account, None)
-    assert account.url is None
-    assert [asked.verb for asked in api.requests] == ["create", "merge", "merge"]
-
-
-def test_the_first_key_of_an_account_wins(api: FakeApi, store: Store) -> None:
-    """A second writer gets the account that is there, with its key."""
-    mine = key()
-    first = reader(api).create_account(DIRECTORY, mine)
-    assert store.create_account(DIRECTORY, key()) == first
-    assert store.account_key(DIRECTORY) == mine
-
-
-def test_an_account_without_its_key_is_a_problem(api: FakeApi, store: Store) -> None:
-    """It is no account, and is not overwritten."""
-    store.create_account(DIRECTORY, key())
-    (ref,) = api.all(Kind.SECRET)
-    api.merge(Kind.SECRET, ref, {"data": {"tls.key": None}})
-    store.cache.relist()
-    assert store.account(DIRECTORY) is None
-    assert "key is missing" in store.problems()[0]
-    with pytest.raises(PermanentError, match="key is missing"):
-        store.create_account(DIRECTORY, key())
-
-
-def test_a_key_that_cannot_be_read_is_permanent_and_not_quoted(api: FakeApi, store: Store) -> None:
-    """The error names the Secret only."""
-    store.create_account(DIRECTORY, key())
-    (ref,) = api.all(Kind.SECRET)
-    api.merge(Kind.SECRET, ref, {"data": {"tls.key": b64("S3CRET")}})
-    store.cache.relist()
-    with pytest.raises(PermanentError) as caught:
-        store.account_key(DIRECTORY)
-    assert "S3CRET" not in str(caught.value)
-    assert caught.value.__context__ is None

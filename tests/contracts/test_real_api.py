@@ -136,19 +136,6 @@ def test_a_certificate_of_another_authority_is_unavailable(
     api.close()
 
 
-def test_proxies_of_the_environment_have_no_say(
-    control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They are for the CA."""
-    for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "ALL_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:1")
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    monkeypatch.delenv("no_proxy", raising=False)
-    api = Api.connect(str(control_plane.kubeconfig_admin))
-    assert api.list(Kind.SERVICE)[1]
-    api.close()
-
-
 def test_a_rotated_token_is_read_again(
     control_plane: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

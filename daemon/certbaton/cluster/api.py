@@ -1,11 +1,9 @@
 """
-The API server over the network: the only module that imports kubernetes.
+The API server over the network; how to get there is in ``connecting``.
 
 The dynamic client with hand-made resources: no discovery (23 requests and a
 cache file otherwise), none of the generated models (20 MB). Its objects are not
-used either; everything here is plain dictionaries. Proxies of the environment
-are for the CA; the API server is reached directly, or through the proxy that a
-kubeconfig names.
+used either; everything here is plain dictionaries.
 """
 
 from __future__ import annotations
@@ -28,10 +26,11 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.dynamic import DynamicClient, Resource
 
 from certbaton import failpoints
+from certbaton.cluster import connecting
 from certbaton.cluster.answers import Answer, Asked, error_for
 from certbaton.cluster.clock import ServerClock
 from certbaton.cluster.contract import Kind, Obj, Page
-from certbaton.errors import CertbatonError, ClusterUnavailable, ConfigurationError
+from certbaton.errors import CertbatonError, ClusterUnavailable
 from certbaton.model import ObjectRef
 
 CONNECT_TIMEOUT = 5.0
@@ -62,7 +61,6 @@ _QUOTABLE = (
 
 _dynamic_client: Any = DynamicClient
 _resource: Any = Resource
-_load_config: Any = config
 
 
 class _NoDiscovery:
@@ -112,24 +110,7 @@ class Api:
         Raises ConfigurationError. The ServiceAccount's token file is read again
         every minute, as bound tokens are replaced while the pod runs.
         """
-        configuration = Configuration(proxy="", no_proxy="")
-        try:
-            if kubeconfig is not None:
-                _load_config.load_kube_config(
-                    config_file=kubeconfig,
-                    context=context,
-                    client_configuration=configuration,
-                    persist_config=False,
-                )
-            else:
-                _load_config.load_incluster_config(client_configuration=configuration)
-        except (config.ConfigException, OSError) as error:
-            raise ConfigurationError(
-                f"cannot connect to a cluster: {error}; outside a pod give --kubeconfig, or set "
-                "KUBECONFIG",
-                where=kubeconfig or "in-cluster",
-            ) from error
-        return cls(configuration, user_agent)
+        return cls(connecting.load(kubeconfig, context), user_agent)
 
     def within(self, seconds: float) -> Self:
         """The same connections, on which no answer but a watch's is awaited for longer."""

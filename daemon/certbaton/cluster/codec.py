@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from certbaton.model import (
+    Account,
     Drift,
     FailedValidation,
     Failure,
@@ -27,6 +28,8 @@ from certbaton.model import (
     Proof,
     Rehearsal,
     Rejection,
+    RenewalInfo,
+    Revocation,
 )
 
 T = TypeVar("T")
@@ -183,15 +186,62 @@ def read_rejected(text: str) -> dict[str, Rejection]:
     }
 
 
-def write_account(directory: str, url: str | None) -> str:
-    """The part of an account that is no secret."""
-    return json.dumps({"directory": directory, "url": url}, separators=(",", ":"))
+def write_renewal_info(info: RenewalInfo) -> str:
+    """The annotation ``certbaton.io/renewal-info``."""
+    return json.dumps(
+        {
+            "start": write_time(info.start),
+            "end": write_time(info.end),
+            "explanationUrl": info.explanation_url,
+            "fetchedAt": _written(info.fetched_at),
+        },
+        separators=(",", ":"),
+    )
 
 
-def read_account(text: str | bytes) -> tuple[str, str | None]:
-    """Directory and URL, or Unreadable."""
+def read_renewal_info(text: str) -> RenewalInfo:
+    """Read what `write_renewal_info` wrote, or Unreadable; a window ends after it begins."""
     record = _object(text)
-    return _text(record, "directory"), _maybe(record, "url", str)
+    info = RenewalInfo(
+        start=_time(record, "start"),
+        end=_time(record, "end"),
+        explanation_url=_maybe(record, "explanationUrl", str),
+        fetched_at=_maybe(record, "fetchedAt", read_time),
+    )
+    if info.end <= info.start:
+        raise Unreadable("end is not after start")
+    return info
+
+
+def write_revocation(revocation: Revocation) -> str:
+    """The annotation ``certbaton.io/revoked``."""
+    return json.dumps(
+        {"at": write_time(revocation.at), "reason": revocation.reason}, separators=(",", ":")
+    )
+
+
+def read_revocation(text: str) -> Revocation:
+    """Read what `write_revocation` wrote, or Unreadable."""
+    record = _object(text)
+    return Revocation(_time(record, "at"), _text(record, "reason"))
+
+
+def write_account(directory: str, url: str | None, external_kid: str | None = None) -> str:
+    """The part of an account that is no secret."""
+    record = {"directory": directory, "url": url}
+    if external_kid is not None:
+        record["externalKid"] = external_kid
+    return json.dumps(record, separators=(",", ":"))
+
+
+def read_account(text: str | bytes) -> Account:
+    """Read what `write_account` wrote, or Unreadable; the rest is the Secret's to say."""
+    record = _object(text)
+    return Account(
+        directory=_text(record, "directory"),
+        url=_maybe(record, "url", str),
+        external_kid=_maybe(record, "externalKid", str),
+    )
 
 
 def _pending(record: Json) -> PendingOrder:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, TypeAlias
+from datetime import UTC, datetime
+from typing import Any, Final, TypeAlias
 
 from certbaton import pki
 from certbaton.cluster import codec
@@ -31,13 +32,18 @@ DIRECTORY: Final = "certbaton.io/directory"
 ACCOUNT_URL: Final = "certbaton.io/account"
 CERTIFICATE_URL: Final = "certbaton.io/certificate-url"
 PROFILE: Final = "certbaton.io/profile"
+PROFILE_GOT: Final = "certbaton.io/profile-got"
 SERVED: Final = "certbaton.io/served"
 REJECTED: Final = "certbaton.io/rejected"
 MARKED: Final = "certbaton.io/marked-for-deletion"
+RENEWAL_INFO: Final = "certbaton.io/renewal-info"
+RENEW_ASKED: Final = "certbaton.io/renew-asked"
+REVOKED: Final = "certbaton.io/revoked"
 
 TLS_CRT: Final = "tls.crt"
 TLS_KEY: Final = "tls.key"
 CSR: Final = "csr"
+NEXT_KEY: Final = "next.key"
 
 LABEL_LENGTH: Final = 63
 
@@ -74,13 +80,15 @@ class JournalRecord:
 
 @dataclass(frozen=True, slots=True)
 class AccountRecord:
-    """An account, or what is wrong with it."""
+    """An account, or what is wrong with it; *next_key* is the one of a roll-over."""
 
     ref: ObjectRef
     uid: str
+    resource_version: str
     account: Account | None
     problem: str | None
     key: bytes | None = field(repr=False)
+    next_key: bytes | None = field(default=None, repr=False)
 
 
 Record: TypeAlias = VersionRecord | JournalRecord | AccountRecord
@@ -168,6 +176,31 @@ def project(obj: Obj, before: Record | None, instance: Instance) -> Record | Non
             return None
 
 
+# The annotations that are more than a text, and what each becomes.
+_READ: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
+    SERVED: ("served", codec.read_served),
+    REJECTED: ("rejected", codec.read_rejected),
+    MARKED: ("marked_at", codec.read_time),
+    RENEWAL_INFO: ("renewal_info", codec.read_renewal_info),
+    REVOKED: ("revoked", codec.read_revocation),
+}
+
+
+def _asked(text: str, leaf: Leaf | None) -> datetime | None:
+    """
+    When renewal was asked for by ``certbaton.io/renew-asked``; None where it was not.
+
+    People write it by hand: whatever is no time (``now``, ``true``) counts as asked since the
+    version's beginning, so that the wish holds until there is a newer version.
+    """
+    if not text.strip():
+        return None
+    try:
+        return codec.read_time(text.strip())
+    except codec.Unreadable:
+        return leaf.not_before if leaf is not None else datetime.fromtimestamp(0, UTC)
+
+
 def _version(obj: Obj, certificate: str, before: Record | None) -> VersionRecord:
     data = obj.get("data") or {}
     content = hashlib.sha256(f"{data.get(TLS_CRT)}\n{data.get(TLS_KEY)}".encode()).hexdigest()
@@ -186,17 +219,18 @@ def _version(obj: Obj, certificate: str, before: Record | None) -> VersionRecord
         directory=annotations.get(DIRECTORY, ""),
         account_url=annotations.get(ACCOUNT_URL, ""),
         profile=annotations.get(PROFILE),
+        profile_got=annotations.get(PROFILE_GOT),
+        certificate_url=annotations.get(CERTIFICATE_URL, ""),
+        renew_asked=_asked(annotations.get(RENEW_ASKED, ""), leaf),
     )
     problem: str | None = None
-    try:
-        if SERVED in annotations:
-            version = replace(version, served=codec.read_served(annotations[SERVED]))
-        if REJECTED in annotations:
-            version = replace(version, rejected=codec.read_rejected(annotations[REJECTED]))
-        if MARKED in annotations:
-            version = replace(version, marked_at=codec.read_time(annotations[MARKED]))
-    except codec.Unreadable as error:
-        problem = f"Secret {version.ref}: an annotation of ours cannot be read ({error})"
+    for name, (attribute, read) in _READ.items():
+        if name not in annotations:
+            continue
+        try:
+            version = replace(version, **{attribute: read(annotations[name])})
+        except codec.Unreadable as error:
+            problem = problem or f"Secret {version.ref}: {name} cannot be read ({error})"
     body = {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -249,14 +283,17 @@ def _journal(obj: Obj, certificate: str) -> JournalRecord:
 
 
 def _account(obj: Obj) -> AccountRecord:
-    ref, key = ref_of(obj), decode(obj, TLS_KEY)
+    ref, key, next_key = ref_of(obj), decode(obj, TLS_KEY), decode(obj, NEXT_KEY)
     account: Account | None = None
     problem: str | None = None
     try:
-        directory, url = codec.read_account(decode(obj, ACCOUNT) or b"")
-        account = Account(directory, url, version_of(obj))
+        found = codec.read_account(decode(obj, ACCOUNT) or b"")
+        account = replace(found, resource_version=version_of(obj), rolling=next_key is not None)
     except codec.Unreadable as error:
         problem = f"Secret {ref}: the account cannot be read ({error})"
     if problem is None and key is None:
-        problem = f"Secret {ref}: the account's key is missing; delete it for a new account"
-    return AccountRecord(ref, uid_of(obj), account, problem, key)
+        problem = (
+            f"Secret {ref}: the account's key is missing; bring it back with `certbaton account"
+            " import`, or delete the Secret for a new account"
+        )
+    return AccountRecord(ref, uid_of(obj), version_of(obj), account, problem, key, next_key)

@@ -1,5 +1,5 @@
 """
-The Secrets: versions, Journals and accounts of one instance.
+The Secrets: versions and Journals of one instance; its accounts are in ``accounts``.
 
 Reads come from the watch cache, which also hears the answers to the writes made
 here. Each write is one request and can be done twice: a create that meets its
@@ -18,19 +18,21 @@ from typing import Final
 
 from certbaton import pki
 from certbaton.cluster import codec, records
+from certbaton.cluster.accounts import Accounts, load_key
 from certbaton.cluster.cache import WatchCache
 from certbaton.cluster.contract import AlreadyExists, Kind, KubeApi, Obj, ref_of, version_of
 from certbaton.cluster.foreign import ForeignLeaves
-from certbaton.cluster.records import AccountRecord, JournalRecord, Record, VersionRecord
+from certbaton.cluster.records import JournalRecord, Record, VersionRecord
 from certbaton.cluster.writes import SecretWrites
-from certbaton.errors import CertbatonError, Conflict, ObjectGone, PermanentError
+from certbaton.errors import ConfigurationError, Conflict, ObjectGone, PermanentError
 from certbaton.model import (
-    Account,
     Instance,
     Journal,
     ObjectRef,
     Proof,
     Rejection,
+    RenewalInfo,
+    Revocation,
     SecretVersion,
 )
 from certbaton.pki import PrivateKey
@@ -43,7 +45,7 @@ class _Keep:
 KEEP: Final = _Keep()
 
 
-class Store:
+class Store(Accounts):
     """Everything of *instance* that lies in Secrets of its own namespace."""
 
     def __init__(self, api: KubeApi, instance: Instance) -> None:
@@ -84,6 +86,23 @@ class Store:
                 found.append(self._version(obj))
         return _sorted(found)
 
+    def version_key(self, ref: ObjectRef) -> PrivateKey | None:
+        """
+        The private key of a version, read live. One request; it is not kept.
+
+        None where the Secret is not there, no version of ours, or its key cannot be read.
+        """
+        pem = self._version_entry(ref, records.TLS_KEY)
+        try:
+            return PrivateKey.load(pem) if pem is not None else None
+        except ConfigurationError:
+            return None
+
+    def version_chain(self, ref: ObjectRef) -> str | None:
+        """The chain of a version in PEM, read live; None as in `version_key`. One request."""
+        chain = self._version_entry(ref, records.TLS_CRT)
+        return chain.decode("ascii", "replace") if chain is not None else None
+
     def journal(self, certificate: str) -> Journal | None:
         """
         A certificate's Journal; None where there is none, or it cannot be read (`problems`).
@@ -114,22 +133,12 @@ class Store:
     def pending_key(self, certificate: str) -> PrivateKey | None:
         """The key of a pending order. PermanentError where it cannot be read."""
         record = self._journal(certificate)
-        return _load(record.ref, record.key) if record and record.key is not None else None
+        return load_key(record.ref, record.key) if record and record.key is not None else None
 
     def pending_csr(self, certificate: str) -> str | None:
         """The CSR of a pending order, in PEM."""
         record = self._journal(certificate)
         return record.csr if record else None
-
-    def account(self, directory: str) -> Account | None:
-        """The account at *directory*; None where there is none, or it is broken (`problems`)."""
-        record = self._account(directory)
-        return record.account if record and record.problem is None else None
-
-    def account_key(self, directory: str) -> PrivateKey | None:
-        """The key of the account at *directory*. PermanentError where it cannot be read."""
-        record = self._account(directory)
-        return _load(record.ref, record.key) if record and record.key is not None else None
 
     def problems(self) -> tuple[str, ...]:
         """One sentence for each record that cannot be read; the others are complete."""
@@ -176,6 +185,7 @@ class Store:
         account_url: str,
         certificate_url: str,
         profile: str | None = None,
+        profile_got: str | None = None,
     ) -> SecretVersion:
         """
         Store a new version under the name that comes from its content. One request.
@@ -190,8 +200,9 @@ class Store:
             records.ACCOUNT_URL: account_url,
             records.CERTIFICATE_URL: certificate_url,
         }
-        if profile is not None:
-            annotations[records.PROFILE] = profile
+        for name, value in ((records.PROFILE, profile), (records.PROFILE_GOT, profile_got)):
+            if value is not None:
+                annotations[name] = value
         body = records.secret(
             ref,
             records.labels(records.VERSION, self._instance, certificate),
@@ -219,12 +230,15 @@ class Store:
         served: Mapping[str, Proof] | None = None,
         rejected: Mapping[str, Rejection] | None = None,
         marked_at: datetime | _Keep | None = KEEP,
+        renewal_info: RenewalInfo | _Keep | None = KEEP,
+        renew_asked: datetime | _Keep | None = KEEP,
+        revoked: Revocation | _Keep | None = KEEP,
     ) -> SecretVersion:
         """
         Write what became of a version. One request.
 
-        *served* (keyed ``namespace/name``) and *rejected* are added to what *version* has;
-        *marked_at* None takes the mark off. Conflict where it changed since.
+        *served* (keyed ``namespace/name``) and *rejected* are added to what *version* has; of
+        the others None takes the annotation off. Conflict where it changed since.
         """
         changes: dict[str, str | None] = {}
         if served is not None:
@@ -234,6 +248,14 @@ class Store:
             changes[records.REJECTED] = codec.write_rejected(merged)
         if not isinstance(marked_at, _Keep):
             changes[records.MARKED] = codec.write_time(marked_at) if marked_at else None
+        if not isinstance(renewal_info, _Keep):
+            changes[records.RENEWAL_INFO] = (
+                codec.write_renewal_info(renewal_info) if renewal_info else None
+            )
+        if not isinstance(renew_asked, _Keep):
+            changes[records.RENEW_ASKED] = codec.write_time(renew_asked) if renew_asked else None
+        if not isinstance(revoked, _Keep):
+            changes[records.REVOKED] = codec.write_revocation(revoked) if revoked else None
         return self._version(
             self._secrets.merge(version.ref, version.resource_version, {}, annotations=changes)
         )
@@ -302,40 +324,6 @@ class Store:
             return journal
         return self.save_journal(certificate, journal, keep_key=True)
 
-    # --- accounts ----------------------------------------------------------------------
-
-    def create_account(self, directory: str, key: PrivateKey) -> Account:
-        """
-        Store the key of a new account, before the CA hears of it. One request.
-
-        Where there is one already, that one is answered and *key* is not used:
-        take the key from `account_key` afterwards.
-        """
-        ref = ObjectRef(self._namespace, records.account_name(directory, self._instance))
-        data: dict[str, str | None] = {
-            records.ACCOUNT: codec.write_account(directory, None),
-            records.TLS_KEY: key.pem,
-        }
-        # The Conflict has made the cache look at what is there.
-        with contextlib.suppress(AlreadyExists):
-            self._secrets.create(ref, records.labels(records.ACCOUNT, self._instance), data)
-        record = self._account(directory)
-        if record is None or record.account is None or record.problem is not None:
-            raise PermanentError(
-                (record.problem if record else None)
-                or f"Secret {ref}: it is not the account of this instance; delete or rename it"
-            )
-        if record.account.directory != directory:
-            raise PermanentError(f"Secret {ref}: it holds the account of another directory")
-        return record.account
-
-    def save_account_url(self, account: Account, url: str | None) -> Account:
-        """Note the URL that newAccount answered; None when the CA forgot it. One request."""
-        ref = ObjectRef(self._namespace, records.account_name(account.directory, self._instance))
-        data: dict[str, str | None] = {records.ACCOUNT: codec.write_account(account.directory, url)}
-        answer = self._secrets.merge(ref, account.resource_version, data)
-        return replace(account, url=url, resource_version=version_of(answer))
-
     # --- inside ------------------------------------------------------------------------
 
     def _project(self, obj: Obj, before: Record | None) -> Record | None:
@@ -352,6 +340,14 @@ class Store:
             raise PermanentError(f"Secret {ref_of(obj)}: somebody took its labels away")
         return record.version
 
+    def _version_entry(self, ref: ObjectRef, entry: str) -> bytes | None:
+        try:
+            obj = self._api.read(Kind.SECRET, ref)
+        except ObjectGone:
+            return None
+        ours = isinstance(self._project(obj, self.cache.get(ref)), VersionRecord)
+        return records.decode(obj, entry) if ours else None
+
     def _journal(self, certificate: str) -> JournalRecord | None:
         name = records.journal_name(certificate, self._instance)
         record = self.cache.get(ObjectRef(self._namespace, name))
@@ -359,11 +355,6 @@ class Store:
             return record
         lost = self._journals.get(certificate)
         return _unwritten(lost) if lost is not None else None
-
-    def _account(self, directory: str) -> AccountRecord | None:
-        name = records.account_name(directory, self._instance)
-        record = self.cache.get(ObjectRef(self._namespace, name))
-        return record if isinstance(record, AccountRecord) else None
 
 
 def _sorted(versions: Iterable[SecretVersion]) -> tuple[SecretVersion, ...]:
@@ -397,11 +388,3 @@ def _check_key(journal: Journal, key: PrivateKey | None, keep_key: bool) -> None
         raise ValueError("a pending order without its key: it would be lost")
     if key.public_key_sha256 != journal.pending.public_key_sha256:
         raise ValueError("the key is not that of the pending order")
-
-
-def _load(ref: ObjectRef, pem: bytes) -> PrivateKey:
-    try:
-        return PrivateKey.load(pem)
-    except CertbatonError:
-        problem = PermanentError(f"Secret {ref}: its {records.TLS_KEY} cannot be read")
-    raise problem

@@ -1,0 +1,183 @@
+"""
+``renew`` and ``rehearse``: wishes, written where the daemon finds them; it does the rest.
+
+What is asked for stands on a version (`certbaton.io/renew-asked`) or in the Journal, so that it
+outlives both this command and the daemon.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from certbaton.cluster.store import Store
+from certbaton.commands.desk import EXIT_FAILED, EXIT_OK, EXIT_WAITING, Desk
+from certbaton.errors import ConfigurationError
+from certbaton.model import (
+    EVERYWHERE,
+    CertificateSpec,
+    Failure,
+    Journal,
+    ObjectRef,
+    Outcome,
+    Rehearsal,
+    SecretVersion,
+)
+
+WATCH = "`certbaton plan` says what it is at"
+
+
+def newest(versions: tuple[SecretVersion, ...], now: datetime) -> SecretVersion | None:
+    """The newest that could be served: readable, valid, neither refused nor revoked."""
+    usable = [
+        version
+        for version in versions
+        if version.leaf is not None
+        and version.flaw is None
+        and version.leaf.not_after > now
+        and version.revoked is None
+        and EVERYWHERE not in version.rejected
+    ]
+    return usable[-1] if usable else None
+
+
+def renew(desk: Desk, name: str, patience: timedelta | None = None) -> int:
+    """
+    Ask that certificate *name* be renewed now, whatever is due; with *patience*, wait for it.
+
+    Asked once is enough: again, it says since when. Gives the exit code.
+    """
+    spec = desk.certificate(name)
+    asked = desk.clock()
+    known = {version.ref for version in desk.look().versions(name)}
+    version = desk.attempt(lambda store: _ask(store, name, asked))
+    if version is None:
+        desk.say(
+            f"{name} has no valid certificate that could be renewed: the daemon orders one without "
+            f"being asked; {WATCH}."
+        )
+        return EXIT_OK
+    if version.renew_asked == asked:
+        desk.say(f"{name}: renewal is asked for, in place of {version.ref.name}.")
+    else:
+        desk.say(f"{name}: renewal was asked for already, at {_shown(version.renew_asked)}.")
+        asked = version.renew_asked or asked
+    _tell_what_is_in_the_way(desk, spec)
+    if patience is None:
+        desk.say(f"The daemon obtains it and hands it over; {WATCH}.")
+        return EXIT_OK
+    return _await_renewal(desk, name, known, asked, patience)
+
+
+def _ask(store: Store, name: str, now: datetime) -> SecretVersion | None:
+    version = newest(store.versions(name), now)
+    if version is None or version.renew_asked is not None:
+        return version
+    return store.annotate(version, renew_asked=now)
+
+
+def _tell_what_is_in_the_way(desk: Desk, spec: CertificateSpec) -> None:
+    if spec.paused:
+        desk.say(f"But {spec.name} is paused in the configuration: nothing is ordered until then.")
+    failure = _failure(desk.cluster.store, spec.name)
+    if failure is not None and failure.retry_at > desk.clock():
+        desk.say(
+            f"But the last order failed, and the next one waits until {_shown(failure.retry_at)}: "
+            f"{failure.message}"
+        )
+
+
+def _await_renewal(
+    desk: Desk, name: str, known: set[ObjectRef], asked: datetime, patience: timedelta
+) -> int:
+    def outcome(store: Store) -> SecretVersion | Failure | None:
+        version = newest(store.versions(name), desk.clock())
+        if version is not None and version.ref not in known:
+            return version
+        failure = _failure(store, name)
+        return failure if failure is not None and failure.at > asked else None
+
+    match desk.wait(patience, outcome):
+        case SecretVersion(ref=ref, leaf=leaf) if leaf is not None:
+            desk.say(
+                f"{name}: {ref.name} is there, valid until {_shown(leaf.not_after)}. The daemon "
+                f"hands it over; {WATCH}."
+            )
+            return EXIT_OK
+        case Failure(message=message, retry_at=retry_at):
+            desk.say(f"{name}: the order failed, the next one is at {_shown(retry_at)}: {message}")
+            return EXIT_FAILED
+    desk.say(f"{name}: not renewed yet; the wish stands, and the daemon goes on. {WATCH}.")
+    return EXIT_WAITING
+
+
+def rehearse(desk: Desk, name: str, patience: timedelta) -> int:
+    """
+    Ask for a rehearsal of certificate *name*, and wait for what comes of it.
+
+    A request that the daemon has not answered yet is waited for, not made anew. Gives the exit
+    code: 0 passed, 1 failed or could not be tried, 6 no answer yet.
+    """
+    spec = desk.certificate(name)
+    if spec.issuer.rehearsal is None:
+        raise ConfigurationError(
+            "it has no CA to rehearse at; set one, such as letsencrypt-staging",
+            where=f"issuers.{spec.issuer.name}.rehearsal",
+        )
+    now = desk.clock()
+    asked = desk.attempt(lambda store: _ask_rehearsal(store, name, now))
+    desk.say(
+        f"{name}: a rehearsal at {spec.issuer.rehearsal.directory} is asked for; waiting for the "
+        "daemon."
+    )
+
+    def answered(store: Store) -> Rehearsal | None:
+        journal = store.journal(name)
+        found = journal.rehearsal if journal is not None else None
+        return found if found is not None and _answers(found, asked) else None
+
+    answer = desk.wait(patience, answered)
+    if answer is None:
+        desk.say(
+            f"{name}: no answer yet. The request stands: give this command again to wait on; "
+            f"{WATCH}."
+        )
+        return EXIT_WAITING
+    words = f": {answer.message}" if answer.message else ""
+    match answer.outcome:
+        case Outcome.PASSED:
+            desk.say(
+                f"{name}: the rehearsal passed{words or ', all names can be validated'}. Nothing "
+                "was issued; nothing more is to be done."
+            )
+            return EXIT_OK
+        case Outcome.FAILED:
+            desk.say(f"{name}: the rehearsal failed{words}. Correct that, then rehearse again.")
+        case _:
+            desk.say(
+                f"{name}: it could not be rehearsed{words}. That says nothing about a real order."
+            )
+    return EXIT_FAILED
+
+
+def _ask_rehearsal(store: Store, name: str, now: datetime) -> datetime:
+    journal = store.journal(name) or Journal()
+    asked, last = journal.rehearsal_asked, journal.rehearsal
+    if asked is not None and (last is None or not _answers(last, asked)):
+        return asked
+    store.save_journal(name, replace(journal, rehearsal_asked=now), keep_key=True)
+    return now
+
+
+def _answers(found: Rehearsal, asked: datetime) -> bool:
+    """Say whether *found* has ended, and was begun for what was asked then or later."""
+    return found.asked is not None and found.asked >= asked and found.outcome is not Outcome.OPEN
+
+
+def _failure(store: Store, name: str) -> Failure | None:
+    journal = store.journal(name)
+    return journal.failure if journal is not None else None
+
+
+def _shown(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment is not None else "an unknown time"

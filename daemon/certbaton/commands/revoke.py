@@ -1,0 +1,179 @@
+"""
+``revoke``: the intent first, then the CA.
+
+The intent on the version (``certbaton.io/revoked``) is what makes the daemon replace it, and
+survives whatever happens next. With keyCompromise the CA is told at once: somebody else may be
+using the key. For any other reason a certificate that Services still name is not taken from
+under its users: it is revoked when they name another one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Final
+
+from certbaton.ca.session import REVOCATION_REASONS
+from certbaton.cluster.store import Store
+from certbaton.commands.certificates import newest
+from certbaton.commands.desk import EXIT_FAILED, EXIT_OK, EXIT_WAITING, Desk
+from certbaton.errors import CertbatonError, ConfigurationError, PermanentError
+from certbaton.model import ObjectRef, Revocation, SecretVersion
+from certbaton.pki import PrivateKey
+
+COMPROMISED: Final = "keyCompromise"
+
+
+@dataclass(frozen=True)
+class Request:
+    """
+    What is to be revoked, and how.
+
+    *secret* names one version; without it, the newest of *certificate*. *with_certificate_key*
+    signs with the certificate's own key, and not the account's. *now* tells the CA although
+    Services still name it; else *patience* is for how long to wait until none does.
+    """
+
+    certificate: str
+    reason: str
+    secret: str | None = None
+    with_certificate_key: bool = False
+    now: bool = False
+    patience: timedelta | None = None
+
+
+def revoke(desk: Desk, request: Request) -> int:
+    """Revoke as *request* says; given again, it goes on where it was. Gives the exit code."""
+    if request.reason not in REVOCATION_REASONS:
+        raise ConfigurationError(
+            f"{request.reason!r} is no reason that CAs take; there are "
+            f"{', '.join(REVOCATION_REASONS)}",
+            where="--reason",
+        )
+    versions = _chosen(desk, request)
+    if not versions:
+        desk.say(f"{request.certificate}: no valid certificate is there; nothing is to be revoked.")
+        return EXIT_OK
+    names = ", ".join(version.ref.name for version in versions)
+    if not desk.confirm(f"Revoke {names}, for {request.reason}? It cannot be taken back."):
+        desk.say("Nothing was done.")
+        return EXIT_FAILED
+    for version in versions:
+        desk.attempt(partial(_intend, ref=version.ref, request=request, now=desk.clock()))
+    if any(spec.name == request.certificate for spec in desk.specs):
+        desk.say(f"{names}: noted; the daemon obtains another certificate, and hands it over.")
+    else:
+        desk.say(
+            f"{names}: noted, but {request.certificate} is not configured any more, so nobody "
+            "obtains another: point its Services elsewhere."
+        )
+    if request.reason != COMPROMISED and not request.now and not _let_go(desk, request, versions):
+        return EXIT_WAITING
+    return _at_the_ca(desk, request, versions)
+
+
+def _chosen(desk: Desk, request: Request) -> list[SecretVersion]:
+    """Those to be revoked; after keyCompromise also all others that have the same key."""
+    now = desk.clock()
+    found = desk.look().versions(request.certificate)
+    if not found:
+        desk.certificate(request.certificate)  # a name that is nowhere is a slip
+        return []
+    valid = [each for each in found if each.leaf is not None and each.leaf.not_after > now]
+    if request.secret is not None:
+        name = request.secret.rpartition("/")[2]
+        chosen = next((each for each in found if each.ref.name == name), None)
+        if chosen is None:
+            there = ", ".join(each.ref.name for each in found)
+            raise ConfigurationError(
+                f"{request.certificate} has no version {name!r}; there are {there}",
+                where="--secret",
+            )
+        if chosen not in valid:
+            return []
+    else:
+        chosen = newest(found, now) or (valid[-1] if valid else None)
+        if chosen is None:
+            return []
+    if request.reason != COMPROMISED:
+        return [chosen]
+    return [each for each in valid if _key_of(each) == _key_of(chosen)]
+
+
+def _key_of(version: SecretVersion) -> str:
+    return version.leaf.public_key_sha256 if version.leaf is not None else ""
+
+
+def _intend(store: Store, ref: ObjectRef, request: Request, now: datetime) -> None:
+    version = next((v for v in store.versions(request.certificate) if v.ref == ref), None)
+    if version is None:
+        raise PermanentError(f"Secret {ref} was deleted meanwhile; nothing was revoked")
+    # what is worse stays: after keyCompromise the key is never used again
+    if version.revoked is None or request.reason == COMPROMISED != version.revoked.reason:
+        store.annotate(version, revoked=Revocation(now, request.reason))
+
+
+def _let_go(desk: Desk, request: Request, versions: list[SecretVersion]) -> bool:
+    """Say whether no Service names them any more, waiting for it as *request* says."""
+    refs = {version.ref for version in versions}
+
+    def free(store: Store) -> bool | None:
+        return True if not refs & desk.cluster.services.references_live() else None
+
+    if desk.wait(request.patience or timedelta(0), free):
+        return True
+    named = ", ".join(sorted(ref.name for ref in refs & desk.cluster.services.references()))
+    desk.say(
+        f"{named}: a Service still names it, and its users would be turned away, so the CA was "
+        "not told yet. Give this command again when the daemon has handed over another one "
+        "(`certbaton plan`), or with --wait; --now does it at once."
+    )
+    return False
+
+
+def _at_the_ca(desk: Desk, request: Request, versions: list[SecretVersion]) -> int:
+    failed = 0
+    for version in versions:
+        try:
+            how = _tell_the_ca(desk, request, version)
+        except CertbatonError as error:
+            failed += 1
+            desk.say(f"{version.ref.name}: not revoked: {error}")
+        else:
+            desk.say(f"{version.ref.name}: revoked at {version.directory}, signed by {how}.")
+    if failed:
+        desk.say("What was noted stands, and the daemon replaces it. Give this command again.")
+        return EXIT_FAILED
+    desk.say("Done. `certbaton plan` says how far its successor is.")
+    return EXIT_OK
+
+
+def _tell_the_ca(desk: Desk, request: Request, version: SecretVersion) -> str:
+    """Send the revocation; in words, what it was signed with."""
+    store, issuer = desk.cluster.store, desk.issuer_at(version.directory)
+    chain = store.version_chain(version.ref)
+    if chain is None:
+        raise PermanentError(f"Secret {version.ref} is not there any more, nor its certificate")
+    account_key = _account_key(store, version)
+    # Let's Encrypt bans a key only where the key itself asks for it.
+    by_itself = request.with_certificate_key or request.reason == COMPROMISED
+    own_key = store.version_key(version.ref) if by_itself or account_key is None else None
+    if own_key is not None:
+        desk.connect(issuer, own_key, None).revoke(chain, request.reason, own_key)
+        return "the certificate's own key"
+    if account_key is None or request.with_certificate_key:
+        raise PermanentError(
+            f"Secret {version.ref} has no key that can be read"
+            + ("" if account_key else ", and the account that obtained it is not here")
+        )
+    desk.connect(issuer, account_key, version.account_url).revoke(chain, request.reason)
+    return f"account {version.account_url}"
+
+
+def _account_key(store: Store, version: SecretVersion) -> PrivateKey | None:
+    """The key of the very account that obtained it; None where that is not known for sure."""
+    account = store.account(version.directory)
+    if account is None or account.rolling or account.url != version.account_url:
+        return None
+    return store.account_key(version.directory)

@@ -1,0 +1,187 @@
+"""``certbaton revoke``: the intent first, then the CA; nobody's certificate from under him."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from certbaton.commands.revoke import Request, revoke
+from certbaton.errors import CaUnavailable, ConfigurationError
+from certbaton.model import Revocation
+from commands.place import DAY, NOW, Place, hash_of, key
+
+MINUTE = timedelta(minutes=1)
+
+
+def test_a_leaked_key_is_told_at_once(place: Place) -> None:
+    """Though Services name it; signed by that very key, which lets the CA ban it."""
+    place.account()
+    version = place.version()
+    place.point(version)
+    assert revoke(place.desk, Request("shop", "keyCompromise")) == 0
+    assert place.revoked() == {hash_of(version): "keyCompromise"}
+    assert place.seen(version).revoked == Revocation(NOW, "keyCompromise")
+    assert place.signed_by == [None]
+    assert "signed by the certificate's own key" in place.output
+
+
+def test_the_intent_is_there_before_the_ca_hears_of_it(place: Place) -> None:
+    """Whatever becomes of the request, the daemon replaces the certificate."""
+    place.account()
+    version = place.version()
+    place.ca.fail("revokeCert", CaUnavailable("no answer"))
+    assert revoke(place.desk, Request("shop", "keyCompromise")) == 1
+    assert place.revoked() == {}
+    assert place.seen(version).revoked is not None
+    assert "not revoked: no answer" in place.output
+    assert "Give this command again" in place.said[-1]
+    assert revoke(place.desk, Request("shop", "keyCompromise")) == 0
+    assert place.revoked() == {hash_of(version): "keyCompromise"}
+
+
+def test_all_versions_with_the_leaked_key_go(place: Place) -> None:
+    """A key that is reused compromises them all; others are left alone, and so is what expired."""
+    place.account()
+    leaked = key()
+    expired = place.version(of=leaked, begins=NOW - 95 * DAY)
+    old = place.version(of=leaked, begins=NOW - 60 * DAY)
+    other = place.version(begins=NOW - 30 * DAY)
+    new = place.version(of=leaked)
+    assert revoke(place.desk, Request("shop", "keyCompromise")) == 0
+    assert place.revoked().keys() == {hash_of(old), hash_of(new)}
+    assert (place.seen(other).revoked, place.seen(expired).revoked) == (None, None)
+
+
+def test_what_services_name_is_replaced_first(place: Place) -> None:
+    """The intent is noted, the CA not told: exit code 6, and how to go on."""
+    place.account()
+    version = place.version()
+    place.point(version)
+    assert revoke(place.desk, Request("shop", "superseded")) == 6
+    assert place.revoked() == {}
+    assert place.seen(version).revoked == Revocation(NOW, "superseded")
+    assert "a Service still names it" in place.said[-1]
+    assert "--now" in place.said[-1]
+
+
+def test_when_no_service_names_it_any_more_the_same_command_revokes_it(place: Place) -> None:
+    """With the account that obtained it, and the first time of the intent."""
+    account = place.account()
+    version = place.version()
+    place.point(version)
+    revoke(place.desk, Request("shop", "superseded", secret=version.ref.name))
+    place.point(place.version(begins=NOW))
+    place.now += MINUTE
+    assert revoke(place.desk, Request("shop", "superseded", secret=version.ref.name)) == 0
+    assert place.revoked() == {hash_of(version): "superseded"}
+    assert place.seen(version).revoked == Revocation(NOW, "superseded")
+    assert place.signed_by == [account.url]
+
+
+def test_it_can_wait_for_the_handover(place: Place) -> None:
+    """And revokes then."""
+    place.account()
+    version = place.version()
+    place.point(version)
+
+    def daemon(store: object) -> None:
+        if place.now == NOW + MINUTE:
+            place.point(place.version(begins=place.now))
+
+    place.daemon = daemon
+    request = Request("shop", "cessationOfOperation", patience=10 * MINUTE)
+    assert revoke(place.desk, request) == 0
+    assert place.now == NOW + MINUTE
+    assert place.revoked() == {hash_of(version): "cessationOfOperation"}
+
+
+def test_now_means_now(place: Place) -> None:
+    """Somebody who knows better."""
+    place.account()
+    version = place.version()
+    place.point(version)
+    assert revoke(place.desk, Request("shop", "unspecified", now=True)) == 0
+    assert place.revoked() == {hash_of(version): "unspecified"}
+
+
+def test_it_is_asked_first(place: Place) -> None:
+    """A no leaves everything as it is."""
+    place.account()
+    version = place.version()
+    place.answer = False
+    writes = len(place.hands.writes)
+    assert revoke(place.desk, Request("shop", "keyCompromise")) == 1
+    assert (len(place.hands.writes), place.revoked()) == (writes, {})
+    assert version.ref.name in place.asked[0]
+
+
+def test_one_version_can_be_named(place: Place) -> None:
+    """By its Secret, with or without the namespace; one that is not there is told."""
+    place.account()
+    old, new = place.version(begins=NOW - 60 * DAY), place.version()
+    place.point(new)
+    assert revoke(place.desk, Request("shop", "superseded", secret=str(old.ref))) == 0
+    assert place.revoked() == {hash_of(old): "superseded"}
+    with pytest.raises(ConfigurationError, match=f"no version 'shop-1'.*{new.ref.name}"):
+        revoke(place.desk, Request("shop", "superseded", secret="shop-1"))
+
+
+def test_another_accounts_certificate_is_revoked_with_its_own_key(place: Place) -> None:
+    """The account that is here has no say over it."""
+    place.account()
+    version = place.version(account_url="https://ca.test/account/other")
+    assert revoke(place.desk, Request("shop", "superseded")) == 0
+    assert place.revoked() == {hash_of(version): "superseded"}
+    assert place.signed_by == [None]
+
+
+def test_an_account_in_the_middle_of_a_roll_over_is_not_relied_on(place: Place) -> None:
+    """Which of its keys the CA knows is not sure."""
+    account = place.account()
+    place.version()
+    place.store.stage_next_key(account, key())
+    assert revoke(place.desk, Request("shop", "superseded")) == 0
+    assert place.signed_by == [None]
+
+
+def test_a_worse_reason_is_noted_a_better_one_is_not(place: Place) -> None:
+    """After keyCompromise the key is never used again, whatever is said later."""
+    place.account()
+    version = place.version()
+    for reason, noted in (
+        ("superseded", "superseded"),
+        ("keyCompromise", "keyCompromise"),
+        ("unspecified", "keyCompromise"),
+    ):
+        assert revoke(place.desk, Request("shop", reason, secret=version.ref.name)) == 0
+        seen = place.seen(version).revoked
+        assert seen is not None
+        assert seen.reason == noted
+
+
+def test_a_certificate_that_left_the_configuration_can_be_revoked(place: Place) -> None:
+    """And it is said that nobody replaces it."""
+    place.account()
+    version = place.version(certificate="gone")
+    assert revoke(place.desk, Request("gone", "cessationOfOperation")) == 0
+    assert place.revoked() == {hash_of(version): "cessationOfOperation"}
+    assert "not configured any more" in place.output
+
+
+def test_slips_are_told_and_touch_nothing(place: Place) -> None:
+    """A reason that no CA takes, and a name that is nowhere."""
+    place.version()
+    with pytest.raises(ConfigurationError, match=r"--reason: 'stolen'.*keyCompromise"):
+        revoke(place.desk, Request("shop", "stolen"))
+    with pytest.raises(ConfigurationError, match="no certificate 'shpo'"):
+        revoke(place.desk, Request("shpo", "superseded"))
+    assert place.asked == []
+
+
+def test_what_has_expired_needs_no_revocation(place: Place) -> None:
+    """Nothing is asked, nothing written."""
+    place.version(begins=NOW - 100 * DAY)
+    assert revoke(place.desk, Request("shop", "superseded")) == 0
+    assert place.asked == []
+    assert "nothing is to be revoked" in place.output
