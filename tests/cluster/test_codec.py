@@ -200,7 +200,8 @@ def test_the_codec_knows_every_field() -> None:
         Journal: "resource_version pending failures orders failed_validations last_version"
         " originals drift rehearsal rehearsal_asked",
         PendingOrder: "directory account_url names key_type public_key_sha256 reason staged_at"
-        " profile profile_got replaces not_after url expires finalizing certificate_url chain advised",
+        " profile profile_got replaces not_after url expires finalizing certificate_url chain"
+        " advised",
         Failure: "message at count retry_at kind first_at named",
         Rehearsal: "directory at names account_url url outcome message count retry_at asked",
         OrderRecord: "at directory names advised",

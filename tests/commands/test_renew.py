@@ -40,15 +40,18 @@ def test_asked_again_it_says_since_when_and_writes_nothing(place: Place) -> None
     assert "asked for already, at 2027-03-01 12:00:00 UTC" in place.output
 
 
-def test_what_could_not_be_served_is_passed_over(place: Place) -> None:
-    """Refused everywhere, or revoked: the one before it is what is renewed."""
-    good = place.version(begins=NOW - 9 * DAY)
-    place.store.annotate(
+def test_what_came_later_and_cannot_be_served_carries_the_wish_too(place: Place) -> None:
+    """Refused everywhere, or revoked: it does not count as what was wished for."""
+    oldest, good = place.version(begins=NOW - 60 * DAY), place.version(begins=NOW - 9 * DAY)
+    refused = place.store.annotate(
         place.version(begins=NOW - 5 * DAY), rejected={EVERYWHERE: Rejection(NOW, "alerts")}
     )
-    place.store.annotate(place.version(), revoked=Revocation(NOW, "superseded"))
+    revoked = place.store.annotate(place.version(), revoked=Revocation(NOW, "superseded"))
     renew(place.desk, "shop")
-    assert place.seen(good).renew_asked == NOW
+    for version in (good, refused, revoked):
+        assert place.seen(version).renew_asked == NOW
+    assert place.seen(oldest).renew_asked is None
+    assert f"in place of {good.ref.name}" in place.output
 
 
 def test_with_no_certificate_there_is_nothing_to_ask(place: Place) -> None:

@@ -21,10 +21,12 @@ from certbaton.model import (
     Action,
     Address,
     Binding,
+    CaTrouble,
     CertificateSpec,
     Claim,
     FailedValidation,
     Failure,
+    FailureKind,
     IssuerSpec,
     Journal,
     KeyType,
@@ -38,6 +40,9 @@ from certbaton.model import (
     Policy,
     Proof,
     Rejection,
+    RenewalCheck,
+    RenewalInfo,
+    Revocation,
     Route,
     SecretVersion,
     ServicePort,
@@ -74,12 +79,17 @@ def a_spec(
     key_type: KeyType = KeyType.RSA_2048,
     profile: str | None = None,
     paused: bool = False,
+    issuer: IssuerSpec | None = None,
+    fallbacks: Sequence[IssuerSpec] = (),
+    reuse_key: bool = False,
 ) -> CertificateSpec:
     """A certificate as asked for; without *services* for the Service shop/shop."""
     return CertificateSpec(
         name=name,
         names=names,
-        issuer=IssuerSpec("ca", directory, profile=profile),
+        issuer=issuer or IssuerSpec("ca", directory, profile=profile),
+        fallbacks=tuple(fallbacks),
+        reuse_key=reuse_key,
         solver="dns",
         key_type=key_type,
         services=tuple(
@@ -99,10 +109,13 @@ def a_leaf(
     key_type: str = KeyType.RSA_2048,
     key: str | None = None,
     self_signed: bool = False,
+    ari_id: str | None = None,
 ) -> Leaf:
     """A leaf called *name*; its *key* is its own unless given."""
     public_key = a_hash(key or f"{name} key")
-    return Leaf(a_hash(name), names, begins, begins + lasts, public_key, key_type, self_signed)
+    return Leaf(
+        a_hash(name), names, begins, begins + lasts, public_key, key_type, self_signed, ari_id
+    )
 
 
 def a_version(
@@ -121,13 +134,27 @@ def a_version(
     rejected: Mapping[ObjectRef | str, datetime] | None = None,
     marked_at: datetime | None = None,
     namespace: str = HOME,
+    account_url: str = ACCOUNT_URL,
+    ari_id: str | None = None,
+    window: tuple[datetime, datetime] | RenewalInfo | None = None,
+    renew_asked: datetime | None = None,
+    revoked: str | None = None,
 ) -> SecretVersion:
     """
     A version; *served* says how (and when, else two days ago) a handover ended there.
 
-    *rejected* says by whom it was refused (`EVERYWHERE`: by all), and when.
+    *rejected* says by whom it was refused (`EVERYWHERE`: by all), and when. *window* is what its
+    CA suggests; *revoked* for which reason it was, a minute ago.
     """
-    leaf = a_leaf(name, begins=begins, lasts=lasts, names=names, key_type=key_type, key=key)
+    leaf = a_leaf(
+        name,
+        begins=begins,
+        lasts=lasts,
+        names=names,
+        key_type=key_type,
+        key=key,
+        ari_id=ari_id or (f"{name} ari" if window else None),
+    )
     return SecretVersion(
         ref=ObjectRef(namespace, name),
         certificate="shop",
@@ -136,8 +163,11 @@ def a_version(
         leaf=leaf if readable else None,
         flaw=flaw if readable else (flaw or "the chain is unreadable"),
         directory=directory,
-        account_url=ACCOUNT_URL,
+        account_url=account_url,
         profile=profile,
+        renewal_info=RenewalInfo(*window) if isinstance(window, tuple) else window,
+        renew_asked=renew_asked,
+        revoked=Revocation(NOW - MINUTE, revoked) if revoked else None,
         served={
             str(ref): how if isinstance(how, Proof) else Proof(NOW - 2 * DAY, how)
             for ref, how in (served or {}).items()
@@ -262,6 +292,7 @@ def a_pending(
     key_type: str = KeyType.RSA_2048,
     profile: str | None = None,
     url: str | None = "https://ca.example/order/1",
+    finalizing: bool = False,
 ) -> PendingOrder:
     """An order that was begun."""
     return PendingOrder(
@@ -274,12 +305,22 @@ def a_pending(
         staged_at=NOW - MINUTE,
         profile=profile,
         url=url,
+        finalizing=finalizing,
     )
 
 
-def a_failure(*, retry_at: datetime, count: int = 1, message: str = "no luck") -> Failure:
-    """A failure a minute ago."""
-    return Failure(message, NOW - MINUTE, count, retry_at)
+def a_failure(
+    *,
+    retry_at: datetime,
+    count: int = 1,
+    message: str = "no luck",
+    at: datetime = NOW - MINUTE,
+    since: datetime | None = None,
+    kind: FailureKind = FailureKind.OTHER,
+    named: bool = False,
+) -> Failure:
+    """A failure a minute ago; *since* is when the first of them was."""
+    return Failure(message, at, count, retry_at, kind, since or at, named)
 
 
 def a_snapshot(
@@ -297,11 +338,16 @@ def a_snapshot(
     complete: bool = True,
     problems: Sequence[str] = (),
     claims: Mapping[ObjectRef, Claim] | None = None,
+    accounts: Sequence[Account] = (),
+    renewal_checks: Mapping[ObjectRef, RenewalCheck] | None = None,
+    ca_troubles: Mapping[str, CaTrouble] | None = None,
+    open_orders: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Snapshot:
     """
     The world as the observer gives it: only unproven listeners are looked at.
 
     *references* are what further Services name; those of *services* are among them anyway.
+    *account* is the one at `DIRECTORY`, *accounts* are those elsewhere.
     """
     by_ref = {version.ref: version for version in versions}
 
@@ -316,7 +362,10 @@ def a_snapshot(
     return Snapshot(
         accounts={
             each.directory: each
-            for each in (Account(DIRECTORY, account) if isinstance(account, str) else account,)
+            for each in (
+                Account(DIRECTORY, account) if isinstance(account, str) else account,
+                *accounts,
+            )
             if each is not None
         },
         journal=journal,
@@ -334,6 +383,9 @@ def a_snapshot(
         complete=complete,
         problems=tuple(problems),
         claims=claims or {},
+        renewal_checks=renewal_checks or {},
+        ca_troubles=ca_troubles or {},
+        open_orders=open_orders or {},
     )
 
 

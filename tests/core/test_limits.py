@@ -9,7 +9,7 @@ import pytest
 
 from certbaton.core.limits import limit_reached
 from certbaton.core.need import need
-from certbaton.model import FailedValidation, OrderRecord, Policy, SecretVersion
+from certbaton.model import FailedValidation, IssuerSpec, OrderRecord, Policy, SecretVersion
 from core.build import (
     DAY,
     DIRECTORY,
@@ -191,3 +191,19 @@ def test_validations_of_a_short_life_are_counted_for_a_tenth_of_it() -> None:
     policy = Policy(validation_limit=2)
     found = limit_reached(a_spec(), a_snapshot(short, failed=failed), policy, NOW)
     assert found is not None and found[1] == NOW + MINUTE
+
+
+def test_each_ca_has_its_own_limits() -> None:
+    """What was issued, and what failed, elsewhere counts there."""
+    other = IssuerSpec("other", STAGING)
+    spec = a_spec(fallbacks=[other])
+    for world in (
+        a_snapshot(issued=made(*FOUR)),
+        a_snapshot(*there(*FOUR)),
+        a_snapshot(failed=failures(*MINUTES)),
+    ):
+        assert limit_reached(spec, world, POLICY, NOW) is not None
+        assert limit_reached(spec, world, POLICY, NOW, other) is None
+    elsewhere = a_snapshot(issued=made(*FOUR, at=STAGING))
+    assert limit_reached(spec, elsewhere, POLICY, NOW) is None
+    assert limit_reached(spec, elsewhere, POLICY, NOW, other) is not None

@@ -98,7 +98,7 @@ def status_at(pebble: Pebble, version: Obj) -> Obj:
         return answer
 
 
-def annotations(site: Site, version: Obj) -> Obj:
+def notes_on(site: Site, version: Obj) -> Obj:
     found: Obj = site.world.plane.admin.get(f"{SECRETS}/{name_of(version)}")
     return dict(found["metadata"].get("annotations", {}))
 
@@ -137,7 +137,7 @@ def test_a_backup_moves_an_account_to_another_release(calm_world: World, tmp_pat
     imported = new.call("account", "import", "lab", "--input", str(file))
     assert imported.code == 0, imported
     version = new.obtain()
-    assert annotations(new, version)["certbaton.io/account"] == old.account_url
+    assert notes_on(new, version)["certbaton.io/account"] == old.account_url
     assert new.account_key == old.account_key
 
 
@@ -196,7 +196,11 @@ def test_a_deactivated_account_is_reported_and_not_replaced(calm_world: World) -
     assert url in done.output
     shown = site.call("account", "show", "lab")
     assert shown.code == 1, shown
+    assert "status      refused: the CA refused findAccount" in shown.output, shown
     assert site.account_url == url
+    again = site.call("account", "deactivate", "lab", "--yes")
+    assert again.code == 1, again
+    assert "deactivated" in again.errors
 
 
 def test_a_leaked_key_is_revoked_and_the_intent_noted(calm_world: World) -> None:
@@ -208,7 +212,7 @@ def test_a_leaked_key_is_revoked_and_the_intent_noted(calm_world: World) -> None
         assert ended.code == 0, ended
         answer = status_at(calm_world.pebble, version)
         assert (answer["Status"], answer["Reason"]) == ("Revoked", 1)
-    noted = json.loads(annotations(site, version)["certbaton.io/revoked"])
+    noted = json.loads(notes_on(site, version)["certbaton.io/revoked"])
     assert noted["reason"] == "keyCompromise"
 
 
@@ -220,7 +224,7 @@ def test_what_a_service_names_is_not_taken_from_under_its_users(calm_world: Worl
     waiting = site.call(*words)
     assert waiting.code == 6, waiting
     assert status_at(calm_world.pebble, version)["Status"] == "Valid"
-    assert "certbaton.io/revoked" in annotations(site, version)
+    assert "certbaton.io/revoked" in notes_on(site, version)
     done = site.call(*words, "--now", "--secret", name_of(version))
     assert done.code == 0, done
     assert site.account_url in done.output
@@ -235,7 +239,7 @@ def test_a_wish_for_renewal_is_written_where_the_daemon_finds_it(calm_world: Wor
     ended = site.call("renew", "wished")
     assert ended.code == 0, ended
     assert name_of(version) in ended.output
-    assert annotations(site, version)["certbaton.io/renew-asked"]
+    assert notes_on(site, version)["certbaton.io/renew-asked"]
 
 
 def test_a_roll_over_stores_the_next_key_and_waits(calm_world: World) -> None:

@@ -70,10 +70,22 @@ def renew(desk: Desk, name: str, patience: timedelta | None = None) -> int:
 
 
 def _ask(store: Store, name: str, now: datetime) -> SecretVersion | None:
-    version = newest(store.versions(name), now)
-    if version is None or version.renew_asked is not None:
-        return version
-    return store.annotate(version, renew_asked=now)
+    """
+    Write the wish on the newest version that can be served, and on those that came after it.
+
+    A newer one without it would say that the wish was fulfilled, though listeners refuse it.
+    """
+    versions = store.versions(name)
+    wanted = newest(versions, now)
+    if wanted is None:
+        return None
+    for version in reversed(versions):
+        asked = version
+        if version.renew_asked is None:
+            asked = store.annotate(version, renew_asked=now)
+        if version.ref == wanted.ref:
+            return asked
+    raise AssertionError("the wanted one is among them")
 
 
 def _tell_what_is_in_the_way(desk: Desk, spec: CertificateSpec) -> None:
@@ -119,17 +131,15 @@ def rehearse(desk: Desk, name: str, patience: timedelta) -> int:
     code: 0 passed, 1 failed or could not be tried, 6 no answer yet.
     """
     spec = desk.certificate(name)
-    if spec.issuer.rehearsal is None:
+    stages = [each.rehearsal.directory for each in spec.issuers if each.rehearsal is not None]
+    if not stages:
         raise ConfigurationError(
             "it has no CA to rehearse at; set one, such as letsencrypt-staging",
             where=f"issuers.{spec.issuer.name}.rehearsal",
         )
     now = desk.clock()
     asked = desk.attempt(lambda store: _ask_rehearsal(store, name, now))
-    desk.say(
-        f"{name}: a rehearsal at {spec.issuer.rehearsal.directory} is asked for; waiting for the "
-        "daemon."
-    )
+    desk.say(f"{name}: a rehearsal at {stages[0]} is asked for; waiting for the daemon.")
 
     def answered(store: Store) -> Rehearsal | None:
         journal = store.journal(name)

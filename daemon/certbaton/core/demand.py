@@ -12,19 +12,30 @@ from datetime import datetime, timedelta
 
 from certbaton.core import reject
 from certbaton.core.advice import due, told_to_go
-from certbaton.core.choose import answers_for, served_well
-from certbaton.core.need import Need
+from certbaton.core.choose import REMEDY, answers_for, nobody_serves, served_well
+from certbaton.core.need import Need, need
 from certbaton.core.renewal import (
     fits,
     is_late,
     known_lifetime,
+    late_time,
     newest_first,
     rejected,
     renewal_time,
     usable,
+    wanted_version,
     withdrawn,
 )
-from certbaton.model import CertificateSpec, Leaf, Policy, Reason, SecretVersion, Snapshot
+from certbaton.model import (
+    CertificateSpec,
+    Leaf,
+    Policy,
+    Reason,
+    SecretVersion,
+    Snapshot,
+    Wait,
+    WaitKind,
+)
 
 # What the first certificate will live for, as far as anybody can tell.
 USUAL_LIFETIME = timedelta(days=90)
@@ -125,3 +136,55 @@ def trial_over(
     late = is_late(spec, versions, policy, now)
     doubled = pause if late else pause * 2 ** min(len(refused) - 1, 20)
     return refused[-1] + doubled
+
+
+def to_order(
+    spec: CertificateSpec, snapshot: Snapshot, policy: Policy, now: datetime
+) -> tuple[Need | None, Wait | None]:
+    """Say what is to be ordered; or where it would not be used, what that waits for."""
+    wanted = need(spec, snapshot, policy, now)
+    if wanted and wanted.reason is Reason.RENEWING:
+        kept = kept_until(spec, snapshot, policy, now)
+        if kept is not None:
+            what = "what its Services name is valid longer than a new certificate would be"
+            return None, Wait(f"{what}; it is due", kept, WaitKind.LATER)
+    wanted = wanted or sick_service(spec, snapshot, policy, now)
+    if wanted and (adopted := adopted_until(spec, snapshot, policy, now)):
+        what = "the hand-made Secrets that its Services name are due"
+        return None, Wait(what, adopted, WaitKind.LATER)
+    if wanted and nobody_serves(spec.key_type, snapshot):
+        what = (
+            f"no certificate is ordered for {spec.name}: the cipher suite of no listener of its "
+            f"Services can serve a {spec.key_type} key; {REMEDY}"
+        )
+        return None, Wait(what, now + policy.backstop, WaitKind.BACK_OFF)
+    return wanted, None
+
+
+def late(spec: CertificateSpec, snapshot: Snapshot, policy: Policy, now: datetime) -> list[str]:
+    """
+    Say loudly that renewing has not worked so far: while there is time, and afterwards.
+
+    Of hand-made Secrets too, where they may be read.
+    """
+    leaves = {**snapshot.foreign, **{version.ref: version.leaf for version in snapshot.versions}}
+    revocations = {version.ref: version.revoked for version in snapshot.versions}
+    notes = []
+    for ref, binding in sorted(snapshot.bindings.items()):
+        named = binding.reference
+        leaf = leaves.get(named) if named else None
+        revoked = revocations.get(named) if named else None
+        if revoked is not None:
+            reason = f"at {revoked.at:%FT%TZ} ({revoked.reason})"
+            notes.append(f"revoked: Service {ref} names {named}, which was revoked {reason}")
+        if leaf is None or now < late_time(leaf, policy):
+            continue
+        end = leaf.not_after
+        if now >= end:
+            notes.append(f"expired: Service {ref} still names {named}, which ended at {end:%FT%TZ}")
+        else:
+            notes.append(f"late: Service {ref} names {named}, which ends at {end:%FT%TZ}")
+    wanted = wanted_version(spec, snapshot.versions, now)
+    if not snapshot.bindings and wanted and wanted.leaf and now >= late_time(wanted.leaf, policy):
+        notes.append(f"late: {wanted.ref} ends at {wanted.leaf.not_after:%FT%TZ}")
+    return notes

@@ -16,6 +16,7 @@ from certbaton.core.renewal import (
     late_time,
     rejected,
     usable,
+    withdrawn,
 )
 from certbaton.model import (
     Action,
@@ -358,6 +359,7 @@ def _cannot_wait(
         or not usable(version, now)
         or now >= late_time(version.leaf, policy)
         or rejected(version, service.ref)
+        or withdrawn(version, snapshot.versions)
     )
 
 

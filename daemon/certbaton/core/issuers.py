@@ -89,8 +89,10 @@ def choose_issuer(
         if each.out is None and each.issuer.directory not in limits:
             return _chosen(each, all_)
 
-    def soonest(each: Standing) -> datetime:
-        return max(each.ready_at(now), limits.get(each.issuer.directory, now))
+    def soonest(each: Standing) -> tuple[datetime, bool]:
+        directory = each.issuer.directory
+        elsewhere = pending is None or pending.directory != directory
+        return max(each.ready_at(now), limits.get(directory, now)), elsewhere
 
     return _chosen(min(all_, key=soonest), all_)
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 from datetime import datetime
 
 from certbaton.core import advice, rehearsals
-from certbaton.core.choose import REMEDY, nobody_serves
-from certbaton.core.demand import adopted_until, kept_until, sick_service, trial_over
+from certbaton.core.account_keys import roll_accounts
+from certbaton.core.demand import late, to_order, trial_over
 from certbaton.core.handover import Draft
-from certbaton.core.issuers import Chosen, away_until, choose_issuer, waits_at
+from certbaton.core.issuers import Chosen, choose_issuer, waits_at
 from certbaton.core.limits import limit_reached
-from certbaton.core.need import Need, need
+from certbaton.core.need import Need
 from certbaton.core.renewal import (
     clock_trouble,
     compromised_keys,
@@ -33,13 +33,10 @@ from certbaton.model import (
     DropOrder,
     EnsureAccount,
     IssuerSpec,
-    Outcome,
     PendingOrder,
     Policy,
     PutBack,
-    Reason,
     Rehearse,
-    RollAccountKey,
     SecretVersion,
     Snapshot,
     StageOrder,
@@ -52,7 +49,7 @@ def order(
     draft: Draft, spec: CertificateSpec | None, snapshot: Snapshot, policy: Policy, now: datetime
 ) -> None:
     """Plan what brings the next certificate, and all else that a CA is asked for."""
-    wanted, held = _wanted(spec, snapshot, policy, now) if spec else (None, None)
+    wanted, held = to_order(spec, snapshot, policy, now) if spec else (None, None)
     if held is not None:
         draft.waits.append(held)
     if spec is not None:
@@ -69,7 +66,7 @@ def order(
         _begin(draft, spec, chosen, wanted, snapshot, policy, now)
     if spec is not None and chosen is not None:
         _rehearse_by_hand(draft, spec, chosen.issuer, snapshot, policy, now)
-        _roll_accounts(draft, spec, snapshot, policy, now)
+        roll_accounts(draft, spec, snapshot, policy, now)
 
 
 # --- what is wanted -------------------------------------------------------------------
@@ -95,53 +92,6 @@ def _tell_due(
         if version and version.leaf:
             at = advice.due(spec, version, snapshot, policy, now).at
             draft.waits.append(Wait(f"{version.ref} is due for renewal", at, WaitKind.LATER))
-
-
-def _wanted(
-    spec: CertificateSpec, snapshot: Snapshot, policy: Policy, now: datetime
-) -> tuple[Need | None, Wait | None]:
-    """Say what is to be ordered; or where it would not be used, what that waits for."""
-    wanted = need(spec, snapshot, policy, now)
-    if wanted and wanted.reason is Reason.RENEWING:
-        kept = kept_until(spec, snapshot, policy, now)
-        if kept is not None:
-            what = "what its Services name is valid longer than a new certificate would be"
-            return None, Wait(f"{what}; it is due", kept, WaitKind.LATER)
-    wanted = wanted or sick_service(spec, snapshot, policy, now)
-    if wanted and (adopted := adopted_until(spec, snapshot, policy, now)):
-        what = "the hand-made Secrets that its Services name are due"
-        return None, Wait(what, adopted, WaitKind.LATER)
-    if wanted and nobody_serves(spec.key_type, snapshot):
-        what = (
-            f"no certificate is ordered for {spec.name}: the cipher suite of no listener of its "
-            f"Services can serve a {spec.key_type} key; {REMEDY}"
-        )
-        return None, Wait(what, now + policy.backstop, WaitKind.BACK_OFF)
-    return wanted, None
-
-
-def late(spec: CertificateSpec, snapshot: Snapshot, policy: Policy, now: datetime) -> list[str]:
-    """
-    Say loudly that renewing has not worked so far: while there is time, and afterwards.
-
-    Of hand-made Secrets too, where they may be read.
-    """
-    leaves = {**snapshot.foreign, **{version.ref: version.leaf for version in snapshot.versions}}
-    notes = []
-    for ref, binding in sorted(snapshot.bindings.items()):
-        named = binding.reference
-        leaf = leaves.get(named) if named else None
-        if leaf is None or now < late_time(leaf, policy):
-            continue
-        end = leaf.not_after
-        if now >= end:
-            notes.append(f"expired: Service {ref} still names {named}, which ended at {end:%FT%TZ}")
-        else:
-            notes.append(f"late: Service {ref} names {named}, which ends at {end:%FT%TZ}")
-    wanted = wanted_version(spec, snapshot.versions, now)
-    if not snapshot.bindings and wanted and wanted.leaf and now >= late_time(wanted.leaf, policy):
-        notes.append(f"late: {wanted.ref} ends at {wanted.leaf.not_after:%FT%TZ}")
-    return notes
 
 
 # --- an order that is open --------------------------------------------------------------
@@ -264,7 +214,7 @@ def _begin(
         draft.waits.append(held)
         return
     if account.rolling:
-        return  # an order begun with the old key would be in its way; see `_roll_accounts`
+        return  # an order begun with the old key would be in its way; see `roll_accounts`
     first = rehearsals.before_order(spec, issuer, snapshot, policy, now)
     if isinstance(first, Wait):
         draft.waits.append(first)
@@ -373,44 +323,6 @@ def _rehearse_by_hand(
         draft.waits.append(found)
     elif found is not None:
         draft.actions.append(found)
-
-
-def _roll_accounts(
-    draft: Draft, spec: CertificateSpec, snapshot: Snapshot, policy: Policy, now: datetime
-) -> None:
-    """Bring changes of account keys to their end, where no order is open; new ones wait."""
-    issuers: dict[str, IssuerSpec] = {}
-    for issuer in spec.issuers:
-        for each in (issuer, *((issuer.rehearsal,) if issuer.rehearsal else ())):
-            issuers.setdefault(each.directory, each)
-    for directory, issuer in issuers.items():
-        account = snapshot.accounts.get(directory)
-        if account is None or not account.rolling or account.url is None:
-            continue
-        open_ = _open_at(spec, directory, snapshot)
-        away = away_until(directory, spec.name, snapshot, policy, now)
-        if away is not None:
-            draft.waits.append(away)
-        elif open_:
-            what = f"the account key at {issuer.name} is changed when orders have ended there: "
-            until = now + policy.backstop
-            draft.waits.append(Wait(what + ", ".join(open_), until, WaitKind.IN_FLIGHT))
-        else:
-            why = f"the account key at {issuer.name} is being changed"
-            draft.actions.append(RollAccountKey(spec.name, why, issuer))
-
-
-def _open_at(spec: CertificateSpec, directory: str, snapshot: Snapshot) -> list[str]:
-    """Name the certificates that have an order, or a rehearsal, open at *directory*."""
-    found = set(snapshot.open_orders.get(directory, ()))
-    journal = snapshot.journal
-    if journal is not None:
-        rehearsal = journal.rehearsal
-        ours = journal.pending is not None and journal.pending.directory == directory
-        if rehearsal is not None and rehearsal.outcome is Outcome.OPEN and rehearsal.url:
-            ours = ours or rehearsal.directory == directory
-        found |= {spec.name} if ours else set()
-    return sorted(found)
 
 
 # --- sentences --------------------------------------------------------------------------

@@ -12,8 +12,9 @@ from datetime import datetime
 
 from certbaton.core import advice, claims, rehearsals
 from certbaton.core.collect import collect
+from certbaton.core.demand import late
 from certbaton.core.handover import Draft, roll_out
-from certbaton.core.orders import late, order
+from certbaton.core.orders import order
 from certbaton.core.renewal import clock_trouble
 from certbaton.model import (
     CertificateSpec,
