@@ -48,10 +48,24 @@ def named_in(path: str) -> frozenset[str]:
     return frozenset(name for name in found if name.rpartition("::")[2].startswith("test_"))
 
 
+@cache
+def is_run(path: str, name: str) -> bool:
+    """Whether pytest collects it: by the file's name, or since a test class there is a subclass."""
+    if Path(path).name.startswith("test_"):
+        return True
+    below = re.compile(rf"^class Test\w*\((?:\w+, )*{name.partition('::')[0]}\b", re.MULTILINE)
+    return any(below.search(file.read_text()) for file in (ROOT / path).parent.glob("test_*.py"))
+
+
 def flaws(text: str) -> list[str]:
     """What is wrong with the page *text*, a sentence each."""
     wrong = [
         f"{path} has no {name}" for path, name in _NAMED.findall(text) if name not in named_in(path)
+    ]
+    wrong += [
+        f"nobody runs {path}::{name}"
+        for path, name in _NAMED.findall(text)
+        if not is_run(path, name)
     ]
     for cells in tables(text):
         if len(cells) != _CELLS:
@@ -107,4 +121,7 @@ GOOD = """\
 def test_a_slip_in_the_page_is_noticed(old: str, new: str, flaw: str) -> None:
     """The guard itself works."""
     assert flaws(GOOD) == []
+    contract = "`tests/ca/advance_contract.py::AdvanceContract::test_a_key_has_one_account`"
+    assert flaws(contract) == []
+    assert "nobody runs" in flaws(contract.replace("AdvanceContract", "World"))[-1]
     assert flaw in "\n".join(flaws(GOOD.replace(old, new)))
