@@ -64,7 +64,8 @@ def _connect(config: Config, kubeconfig: str | None, context: str | None) -> tup
         wall=utc_now,
     )
     targets = {service.ref for spec in config.specs() for service in spec.services}
-    return Cluster(FencedApi(api, lease.ensure), instance, targets), lease
+    fenced = FencedApi(api, lease.ensure)
+    return Cluster(fenced, instance, targets, account_secrets=config.account_secrets()), lease
 
 
 def _check_windows(config: Config) -> None:

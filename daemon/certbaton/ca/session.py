@@ -78,7 +78,12 @@ class Session:
     ) -> None:
         self._issuer = issuer
         self._net = Net(
-            account_key, account_url, ca_bundle=issuer.ca_bundle, timeout=issuer.timeout
+            account_key,
+            account_url,
+            ca_bundle=issuer.ca_bundle,
+            timeout=issuer.timeout,
+            connect_timeout=issuer.connect_timeout,
+            proxy=issuer.proxy,
         )
         self._thumbprint = thumbprint(account_key)
         self._directory: Mapping[str, str] = {}
