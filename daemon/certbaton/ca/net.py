@@ -13,6 +13,7 @@ import contextlib
 import functools
 import json
 import logging
+import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -34,13 +35,16 @@ from certbaton.ca.transport import MAX_ANSWER, Adapter
 from certbaton.errors import CaUnavailable, CertbatonError, ConfigurationError
 from certbaton.pki import PrivateKey
 
-USER_AGENT: Final = f"certbaton/{version('certbaton')}"
+# RFC 8555 section 6.1 wants the library's name beside ours, and the language of error messages.
+USER_AGENT: Final = f"certbaton/{version('certbaton')} requests/{requests.__version__}"
+LANGUAGE: Final = "en"
 # At a CA that refuses every second nonce, one request in a million fails for it.
 NONCE_TRIES: Final = 20
 NONCE_IDLE: Final = 300.0
 # What lies between may have forgotten a connection, and then says nothing for the whole timeout.
 CONNECTION_IDLE: Final = 60.0
 _MAX_REDIRECTS: Final = 3
+_NONCE: Final = re.compile(r"[A-Za-z0-9_-]+")
 BAD_PROXY: Final = (
     "the proxy that HTTPS_PROXY (or HTTP_PROXY, ALL_PROXY) names cannot be used; set it to "
     "http://HOST:PORT, or take it away"
@@ -194,6 +198,9 @@ class Net(client.ClientNetwork):
         return self._nonces.pop()
 
     def _add_nonce(self, response: requests.Response) -> None:
+        # Section 6.5.1; the library would send what is left of an invalid one.
+        if not _NONCE.fullmatch(response.headers.get(self.REPLAY_NONCE_HEADER, "")):
+            raise errors.MissingNonce(response)
         super()._add_nonce(response)
         self._nonce_at = time.monotonic()
 
@@ -264,7 +271,11 @@ class Net(client.ClientNetwork):
             method,
             url,
             data=data,
-            headers={"User-Agent": self.user_agent, **(headers or {})},
+            headers={
+                "User-Agent": self.user_agent,
+                "Accept-Language": LANGUAGE,
+                **(headers or {}),
+            },
             verify=self.verify_ssl,
             timeout=(self._connect, self._total),
             allow_redirects=method == "GET",

@@ -289,7 +289,19 @@ TABLE: Final[tuple[Row, ...]] = (
     # A deactivated account may be told in any request.
     Row("", "unauthorized", "", AccountRefused, _ACCOUNT, _SEE_ACCOUNT),
     Row("", "badPublicKey", "", ConfigurationError, _AGAIN, _KEY),
-    Row("", "badSignatureAlgorithm", "", ConfigurationError, _AGAIN, _KEY),
+    *(
+        Row(request, "badSignatureAlgorithm", "", ConfigurationError, _AGAIN, _KEY)
+        for request in ("newAccount", "findAccount", "keyChange")
+    ),
+    # Pebble says so where the account has a key of another type than the one that signed.
+    Row(
+        "",
+        "badSignatureAlgorithm",
+        "",
+        PermanentError,
+        _AGAIN,
+        "see `certbaton account show`: the account may have another key by now",
+    ),
     Row(
         "newOrder",
         "malformed",
