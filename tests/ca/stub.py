@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.server
 import json
+import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,13 +14,18 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Request:
-    """What the server got: *header* is the JWS's protected one, *payload* its text."""
+    """
+    What the server got: *header* is the JWS's protected one, *payload* its text.
+
+    *connection* tells those apart that came on different ones.
+    """
 
     method: str
     path: str
     agent: str
     header: dict[str, Any]
     payload: str
+    connection: object = None
 
 
 Reply = Callable[["Handler"], None]
@@ -51,6 +57,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.headers.get("User-Agent", ""),
                 json.loads(_decoded(jws.get("protected", "e30"))),
                 _decoded(jws.get("payload", "")).decode(),
+                self.client_address,
             )
         )
         queued = self.stub.replies.get(self.path)
@@ -71,7 +78,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 class Stub:
     """A CA's server: usual answers, and per path a queue of unusual ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
+        """With *tls* it is an HTTPS server; *host* is what its URLs call it."""
         self.requests: list[Request] = []
         self.replies: dict[str, list[Reply]] = {}
         self.nonces = 0
@@ -79,7 +87,10 @@ class Stub:
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
         self._server.block_on_close = False
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        scheme = "http" if tls is None else "https"
+        self.url = f"{scheme}://{host}:{self._server.server_address[1]}"
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.02,), daemon=True
         )

@@ -11,7 +11,7 @@ from email.utils import format_datetime
 import pytest
 
 from ca.stub import Handler, Reply, Stub, json_reply, problem
-from certbaton.ca import net
+from certbaton.ca import net, transport
 from certbaton.ca import session as session_module
 from certbaton.ca.order import CertificateAuthority
 from certbaton.ca.session import Session
@@ -108,7 +108,7 @@ def test_a_request_ends_however_slowly_its_answer_trickles(stub: Stub, trickle: 
 
 def test_an_answer_is_bounded(stub: Stub) -> None:
     """A megabyte is a hundred times what a CA ever sends."""
-    stub.reply("/order", lambda handler: handler.answer(200, b" " * (net.MAX_ANSWER + 1)))
+    stub.reply("/order", lambda handler: handler.answer(200, b" " * (transport.MAX_ANSWER + 1)))
     with pytest.raises(CaUnavailable, match="more than 1048576 bytes"):
         connect(stub).order(f"{stub.url}/order")
 
