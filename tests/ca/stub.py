@@ -15,7 +15,7 @@ from typing import Any
 @dataclass(frozen=True)
 class Request:
     """
-    What the server got: *header* is the JWS's protected one, *payload* its text.
+    What the server got: *header* is the JWS's protected one, *payload* its text, or a form's.
 
     *connection* tells those apart that came on different ones.
     """
@@ -49,14 +49,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _any(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        jws = json.loads(body) if body else {}
+        jws = json.loads(body) if body.startswith(b"{") else {}
         self.stub.requests.append(
             Request(
                 self.command,
                 self.path,
                 self.headers.get("User-Agent", ""),
                 json.loads(_decoded(jws.get("protected", "e30"))),
-                _decoded(jws.get("payload", "")).decode(),
+                _decoded(jws.get("payload", "")).decode() if jws else body.decode(),
                 self.client_address,
             )
         )

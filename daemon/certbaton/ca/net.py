@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Any, Final
+from urllib.parse import urlencode
 
 import requests
 import urllib3
@@ -115,6 +116,14 @@ class Net(client.ClientNetwork):
     def fetch(self, what: str, url: str) -> requests.Response:
         """Unsigned GET of *url*; Refused, CaUnavailable or ConfigurationError."""
         return self._check_response(self._send_request("GET", url, what=what))
+
+    def form(self, what: str, url: str, fields: Mapping[str, str]) -> requests.Response:
+        """Unsigned POST of *fields* as a form, to what is not ACME; fails as ``fetch`` does."""
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        response = self._send_request(
+            "POST", url, what=what, data=urlencode(fields), headers=headers
+        )
+        return self._check_response(response)
 
     def signed(
         self,

@@ -59,6 +59,7 @@ __all__ = (
     "kind_of",
     "kind_of_problem",
     "links",
+    "one_line",
     "read_error",
     "read_problem",
     "retry_after",
@@ -275,7 +276,7 @@ def _http_date(value: str) -> datetime | None:
 
 
 def _type(document: Mapping[str, object]) -> str:
-    kind = _one_line(document.get("type")).removeprefix(ERROR_PREFIX)
+    kind = one_line(document.get("type")).removeprefix(ERROR_PREFIX)
     return "" if kind == "about:blank" else kind
 
 
@@ -285,14 +286,15 @@ def _subproblems(document: Mapping[str, object]) -> Iterator[Subproblem]:
         if isinstance(sub, Mapping):
             identifier = sub.get("identifier")
             name = identifier.get("value") if isinstance(identifier, Mapping) else ""
-            yield Subproblem(_one_line(name), _type(sub), _words(sub))
+            yield Subproblem(one_line(name), _type(sub), _words(sub))
 
 
 def _words(document: Mapping[str, object]) -> str:
-    return _one_line(document.get("detail") or document.get("title"))
+    return one_line(document.get("detail") or document.get("title"))
 
 
-def _one_line(text: object) -> str:
+def one_line(text: object) -> str:
+    """*text* as one line that can be printed, and not for ever."""
     line = " ".join(str(text or "").split())
     printable = "".join(character if character.isprintable() else "?" for character in line)
     return printable if len(printable) <= _MAX_DETAIL else printable[:_MAX_DETAIL] + " …"

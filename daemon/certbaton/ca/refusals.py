@@ -97,7 +97,8 @@ class Row:
 
 
 _CA = "it counts against the CA: one request for all tries again after 1 to 30 minutes"
-_BACK_OFF = "another order after the back-off (1, 10, 100 minutes, then daily)"
+_BACK_OFF = "another order after the back-off"
+_AGAIN = "tried again after the back-off"
 _ACCOUNT = "the next CA of the certificate's list is asked at once; this one after the back-off"
 _WITHOUT_REPLACES = "the same order at once again, without `replaces`"
 _GONE = "what is gone is not waited for: a new order where one is needed"
@@ -178,16 +179,16 @@ TABLE: Final[tuple[Row, ...]] = (
         "get a key identifier and an HMAC key from the CA, and name the Secret that holds them in "
         "the issuer's externalAccount",
     ),
-    Row("newAccount", "invalidContact", "", ConfigurationError, _ACCOUNT, _MAIL),
-    Row("newAccount", "unsupportedContact", "", ConfigurationError, _ACCOUNT, _MAIL),
-    Row("newAccount", "invalidEmail", "", ConfigurationError, _ACCOUNT, _MAIL),
+    Row("newAccount", "invalidContact", "", ConfigurationError, _AGAIN, _MAIL),
+    Row("newAccount", "unsupportedContact", "", ConfigurationError, _AGAIN, _MAIL),
+    Row("newAccount", "invalidEmail", "", ConfigurationError, _AGAIN, _MAIL),
     Row(
         "newAccount",
         "unauthorized",
         "",
         AccountRefused,
         _ACCOUNT,
-        "is the external account mistyped, used up or too old, get a new one from the CA; else "
+        "where the external account is mistyped, used up or too old, get a new one; else "
         + _SEE_ACCOUNT,
     ),
     Row(
@@ -273,7 +274,7 @@ TABLE: Final[tuple[Row, ...]] = (
             "",
             status,
             ConfigurationError,
-            _BACK_OFF,
+            _AGAIN,
             "correct the issuer's directory: nothing is at that URL",
         )
         for status in ("404", "410")
@@ -287,8 +288,8 @@ TABLE: Final[tuple[Row, ...]] = (
     ),
     # A deactivated account may be told in any request.
     Row("", "unauthorized", "", AccountRefused, _ACCOUNT, _SEE_ACCOUNT),
-    Row("", "badPublicKey", "", ConfigurationError, _BACK_OFF, _KEY),
-    Row("", "badSignatureAlgorithm", "", ConfigurationError, _BACK_OFF, _KEY),
+    Row("", "badPublicKey", "", ConfigurationError, _AGAIN, _KEY),
+    Row("", "badSignatureAlgorithm", "", ConfigurationError, _AGAIN, _KEY),
     Row(
         "newOrder",
         "malformed",
@@ -298,9 +299,9 @@ TABLE: Final[tuple[Row, ...]] = (
         + _BACK_OFF,
         _DEFECT,
     ),
-    Row("", "malformed", "", PermanentError, _BACK_OFF, _DEFECT),
+    Row("", "malformed", "", PermanentError, _AGAIN, _DEFECT),
     # Its subproblems are looked up instead, each by itself; this is for one that has none.
-    Row("", "compound", "", PermanentError, _BACK_OFF),
+    Row("", "compound", "", PermanentError, _AGAIN),
     # Neither 5xx, nor a page of some proxy, nor a redirect, is the CA's word on anything.
     Row("", "", "5xx", ServerError, _CA),
     Row("", "", "408", CaUnavailable, _CA),
@@ -313,7 +314,7 @@ TABLE: Final[tuple[Row, ...]] = (
         _CA,
         "if it stays, see which proxy or filter answers in the CA's place",
     ),
-    Row("", "", "", PermanentError, _BACK_OFF),
+    Row("", "", "", PermanentError, _AGAIN),
 )
 
 
@@ -332,9 +333,7 @@ def _lines() -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for row in TABLE:
         request = row.request or "any"
-        kind = {"": "any other", NO_DOCUMENT: "no problem document"}.get(
-            row.problem, f"`{row.problem}`"
-        )
+        kind = {"": "any", NO_DOCUMENT: "no problem document"}.get(row.problem, f"`{row.problem}`")
         if row.paused:
             kind += ", paused: no Retry-After, and the words name a page"
         cells = (request, kind, row.status or "any", row.then, row.person or "nothing")
@@ -357,8 +356,8 @@ RFC 8555. Where a problem has subproblems, the first line that fits one of them 
 """
 
 _FOOT: Final = """
-- The back-off is 1, 10, 100 minutes, then 24 hours, each at most a fiftieth of the certificate's
-  lifetime. A `Retry-After` of the CA's, in seconds or as a date, is obeyed in full.
+- The back-off is 1, 10 and 100 minutes, then 24 hours each time, at most a fiftieth of the
+  certificate's lifetime. A `Retry-After` of the CA's, in seconds or as a date, is obeyed in full.
 - With several issuers, the next one is asked after three failures over an hour; after one, where
   the certificate is late.
 - The types are those of RFC 8555 section 6.7, RFC 9773 (`alreadyReplaced`) and the profiles draft

@@ -154,8 +154,8 @@ def _without_identity(
     """Say what can be said of a CA that does not tell by which domain records name it."""
     if _lets_nobody(grants):
         yield (
-            f"CAA at {place} lets no CA issue: it has {_records(relevant)}; add a {tag} record "
-            "with the CA's domain there"
+            f"CAA at {place} lets no CA issue: it has {_records(relevant)}; add the record "
+            f'0 {tag} "<the domain of the CA>" there'
         )
     else:
         yield (
