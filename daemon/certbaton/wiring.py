@@ -18,6 +18,7 @@ from certbaton.apply import Applier
 from certbaton.ca.fenced import FencedAuthority
 from certbaton.ca.order import CertificateAuthority
 from certbaton.ca.session import Session
+from certbaton.ca.traffic import TRAFFIC
 from certbaton.cluster import Cluster, Lease
 from certbaton.errors import CertbatonError
 from certbaton.model import IssuerSpec
@@ -86,6 +87,7 @@ class Daemon:
         self.stop = threading.Event()
         self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.policy = config.policy.policy()
+        TRAFFIC.limit(self.policy.requests_per_second)
         self._specs = {spec.name: spec for spec in config.specs()}
         self.solvers = {
             name: build_solver(config.solvers[name])

@@ -102,6 +102,12 @@ class Traffic:
         self._closed = threading.Event()
         self._over = False
 
+    def limit(self, rate: int) -> None:
+        """Give each host *rate* requests a second from now on."""
+        with self._lock:
+            self._rate = rate
+            self._throttles.clear()
+
     def close(self, after: float) -> None:
         """
         Let nothing begin from now on, and end in *after* seconds what runs then.
