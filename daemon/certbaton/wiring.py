@@ -100,7 +100,7 @@ class Daemon:
         for solver in self.solvers.values():
             if isinstance(solver, AnswersOthers):
                 solver.answer_others(others.value_of)
-        self.traffic = Traffic()
+        self.traffic = Traffic(self.policy.requests_per_second)
         self.sessions = Sessions(self.traffic)
         self.over = threading.Event()
         self.reconciler = self._reconciler()
