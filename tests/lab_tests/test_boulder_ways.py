@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -61,6 +63,27 @@ def test_an_identical_open_order_is_handed_back(boulder: Boulder, client: Client
     # The second client of that order gets the certificate that is there.
     assert isinstance(client.advance(first, *names), Issued)
     assert len(boulder.finalized) == 1
+
+
+def test_of_orders_at_the_same_time_one_is_made(
+    boulder: Boulder, client: Client, answers: Answers
+) -> None:
+    """Reuse and `replaces` hold for requests side by side as well."""
+    name = "race.example.com"
+    old = cert_id(client.issue(name).chain)
+    clients = [client, *(Client(boulder, answers, key=client.key) for _ in range(7))]
+    with ThreadPoolExecutor(8) as pool:
+        orders = list(pool.map(lambda each: each.order("many." + name), clients))
+        assert len({each.url for each in orders}) == 1
+        wide = [(each, f"{at}.{name}") for at, each in enumerate(clients)]
+        list(pool.map(lambda pair: _try(pair[0], old, name, pair[1]), wide))
+    statuses = [each.status for each in boulder.seen("newOrder")[-8:]]
+    assert sorted(statuses) == [201] + [409] * 7
+
+
+def _try(client: Client, old: str, *names: str) -> None:
+    with contextlib.suppress(PermanentError):
+        client.order(*names, replaces=old)
 
 
 def test_an_order_of_others_is_not_handed_back(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -43,6 +45,7 @@ class Desk:
         self.seen: list[Seen] = []
         self._upstream, self._faults, self._lock = upstream, faults, faults.lock
         self._quota = Quota(limits, self.book)
+        self._one_order = threading.Lock()
 
     def handle(self, request: Request) -> Reply:
         """The answer to *request*."""
@@ -51,7 +54,9 @@ class Desk:
         taken = self._faults.rules.take(request, names)
         reached = False
         try:
-            reply, reached = self._meet(request, taken)
+            # Of two orders at a time the second is to see the first: reuse, replaces, limits.
+            with self._one_order if request.kind == "newOrder" else contextlib.nullcontext():
+                reply, reached = self._meet(request, taken)
         except (OSError, http.client.HTTPException):
             reply = Reply(0, cut=True)  # Pebble is away
         for rule in taken:
