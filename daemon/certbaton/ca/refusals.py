@@ -312,7 +312,7 @@ TABLE: Final[tuple[Row, ...]] = (
         _DEFECT,
     ),
     Row("", "malformed", "", PermanentError, _AGAIN, _DEFECT),
-    # Its subproblems are looked up instead, each by itself; this is for one that has none.
+    # What it is made of is looked up instead; this is for one that says nothing of it.
     Row("", "compound", "", PermanentError, _AGAIN),
     # Neither 5xx, nor a page of some proxy, nor a redirect, is the CA's word on anything.
     Row("", "", "5xx", ServerError, _CA),
@@ -363,7 +363,7 @@ a person should do where there is something.
 
 The first line that fits counts. `validation` is what a CA says of a challenge that it looked at,
 `issuance` what it says of an order that came to nothing; all others are requests, by the names of
-RFC 8555. Where a problem has subproblems, the first line that fits one of them counts.
+RFC 8555. Of a problem that is several (`compound`), the first line that fits one of them counts.
 
 """
 
