@@ -11,9 +11,11 @@ import base64
 import hashlib
 import json
 import re
+import ssl
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,10 +30,11 @@ from certbaton.ca.net import jwk_of
 from certbaton.ca.problems import CsrRefused
 from certbaton.ca.session import Session, thumbprint
 from certbaton.config import parse
-from certbaton.errors import ConfigurationError, PermanentError
+from certbaton.errors import CaUnavailable, ConfigurationError, PermanentError
 from certbaton.model import ChallengeInfo, IssuerSpec, KeyType, OrderInfo
 from certbaton.pki import PrivateKey
 from fakes.x509 import hierarchy
+from lab.certs import Authority
 
 KEY = PrivateKey.generate(KeyType.EC_P256)
 NAMES = ("shop.example", "www.shop.example")
@@ -147,6 +150,30 @@ def test_every_request_says_who_asks_and_in_what_language(stub: Stub) -> None:
         assert re.fullmatch(agent, request.agent)
         assert request.headers["accept-language"].startswith("en")
         assert "replay-nonce" not in request.headers
+
+
+def test_a_ca_under_tls_does_not_lead_out_of_it(stub: Stub, tmp_path: Path) -> None:
+    """Section 6.1: neither by a URL of its directory or of an order, nor by a redirect."""
+    authority = Authority(tmp_path, "ca")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("stub", hosts=("127.0.0.1",)))
+    secure = Stub(context)
+    try:
+        spec = IssuerSpec("stub", f"{secure.url}/directory", str(authority.file))
+        ca = Session(spec, KEY, f"{secure.url}/account/1")
+        ca.order(f"{secure.url}/order")
+        with pytest.raises(CaUnavailable, match=f"leads to {stub.url}/order, which is without"):
+            ca.order(f"{stub.url}/order")
+        secure.reply("/directory", json_reply(secure, 200, stub.directory()))
+        with pytest.raises(CaUnavailable, match="without TLS"):
+            Session(spec, KEY).new_account()
+        elsewhere = partial(Handler.answer, status=302, body=b"", Location=f"{stub.url}/directory")
+        secure.reply("/directory", elsewhere)
+        with pytest.raises(CaUnavailable, match="without TLS"):
+            Session(spec, KEY).new_account()
+        assert stub.requests == []
+    finally:
+        secure.stop()
 
 
 def test_a_url_is_signed_as_the_ca_wrote_it(stub: Stub) -> None:

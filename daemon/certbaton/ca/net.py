@@ -26,6 +26,7 @@ import urllib3
 from acme import client, errors, jws
 from josepy.jwa import ES256, ES384, ES512, RS256, JWASignature
 from josepy.jwk import JWK, JWKEC, JWKRSA
+from requests.adapters import BaseAdapter
 from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema, ProxyError
 
 from certbaton import failpoints
@@ -74,6 +75,7 @@ class Net(client.ClientNetwork):
     to the addresses of the host has *connect_timeout*. Looking the host up is the resolver's.
     *proxy* is a URL, in place of what HTTPS_PROXY and NO_PROXY say, which are obeyed without it.
     *account_url* is the ``kid`` of what is signed (section 6.2); without it the key is sent.
+    A *secure* line asks nothing without TLS, whatever the CA's answers lead to.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Net(client.ClientNetwork):
         connect_timeout: timedelta = timedelta(seconds=10),
         proxy: str | None = None,
         traffic: Traffic = TRAFFIC,
+        secure: bool = False,
     ) -> None:
         self.jwk, algorithm = jwk_and_algorithm(key)
         super().__init__(
@@ -103,6 +106,7 @@ class Net(client.ClientNetwork):
             connect_timeout=connect_timeout,
             proxy=proxy,
             traffic=traffic,
+            secure=secure,
         )
         self._total = timeout.total_seconds()
         self._connect = min(connect_timeout.total_seconds(), self._total)
@@ -110,8 +114,8 @@ class Net(client.ClientNetwork):
         self._traffic = traffic
         self._nonce_at = self._used_at = 0.0
         self.session.max_redirects = _MAX_REDIRECTS
-        for scheme in ("http://", "https://"):
-            self.session.mount(scheme, Adapter())
+        self.session.mount("https://", Adapter())
+        self.session.mount("http://", _Insecure() if secure else Adapter())
 
     def with_key(self, key: PrivateKey) -> Net:
         """Another line to the same CA, which signs with *key* and has no account."""
@@ -289,6 +293,16 @@ class Net(client.ClientNetwork):
 
     def _bad_proxy(self, what: str) -> CaUnavailable:
         return CaUnavailable(f"{what}: {BAD_ISSUER_PROXY if self._proxies else BAD_PROXY}")
+
+
+class _Insecure(BaseAdapter):
+    """What a CA under TLS may lead to, by a URL or a redirect, but not have (section 6.1)."""
+
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        raise requests.RequestException(f"it leads to {request.url}, which is without TLS")
+
+    def close(self) -> None:
+        pass
 
 
 def _read(response: requests.Response) -> bytes:

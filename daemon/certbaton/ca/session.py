@@ -107,6 +107,7 @@ class Session:
             connect_timeout=issuer.connect_timeout,
             proxy=issuer.proxy,
             traffic=traffic,
+            secure=issuer.directory.startswith("https://"),
         )
         self._thumbprint = thumbprint(account_key)
         self._public_key = account_key.unwrapped.public_key()
