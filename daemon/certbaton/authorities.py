@@ -5,7 +5,7 @@ The CAs that a process deals with: sessions on its accounts, who may ask now, an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from certbaton.ca.order import CertificateAuthority
@@ -54,6 +54,27 @@ class Authorities:
     ) -> CertificateAuthority:
         """This thread's session on that account; whether the CA answers is noted."""
         return self.outages.watch(self._connect(issuer, key, account_url), issuer.directory)
+
+    def sleeper(
+        self,
+        directory: str,
+        clock: Callable[[], datetime],
+        sleep: Callable[[float], bool],
+        keeps: timedelta,
+    ) -> Callable[[float], bool]:
+        """
+        *sleep* for one who holds a slot for orders at *directory*.
+
+        False, too, where others wait for it, and it was held for *keeps*.
+        """
+        until = clock() + keeps
+
+        def slept(seconds: float) -> bool:
+            if clock() >= until and self.orders.wanted(directory):
+                return False
+            return sleep(seconds)
+
+        return slept
 
 
 def issuers_of(specs: Iterable[CertificateSpec]) -> dict[str, IssuerSpec]:

@@ -37,7 +37,6 @@ T = TypeVar("T")
 class _Noted:
     trouble: CaTrouble
     requests: set[str] = field(default_factory=set)  # those that failed, and have not worked since
-    told: bool = False
 
 
 class Outages:
@@ -59,15 +58,6 @@ class Outages:
     def is_away(self, directory: str) -> bool:
         """Say whether the CA did not answer when it was asked last."""
         return directory in self.troubles()
-
-    def is_news(self, directory: str) -> bool:
-        """Say, once for each outage, that somebody should hear of it."""
-        with self._lock:
-            noted = self._noted.get(directory)
-            if noted is None or noted.told:
-                return False
-            noted.told = True
-            return True
 
     def failed(self, directory: str, request: str, error: CaUnavailable, began: datetime) -> None:
         """

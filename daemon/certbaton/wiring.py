@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
-from certbaton import failpoints, leaving
+from certbaton import caa, failpoints, leaving
 from certbaton.apply import Applier
 from certbaton.ca.fenced import FencedAuthority
 from certbaton.ca.order import CertificateAuthority
 from certbaton.ca.session import Directories, Session
 from certbaton.ca.traffic import Traffic
 from certbaton.cluster import Cluster, Lease
+from certbaton.dealings import Dealings
 from certbaton.errors import CertbatonError
 from certbaton.model import IssuerSpec
 from certbaton.observe import Observer
-from certbaton.ordering import Orders
 from certbaton.others import OthersChallenges
 from certbaton.pki import PrivateKey
 from certbaton.reconcile import Reconciler
@@ -100,7 +100,7 @@ class Daemon:
         for solver in self.solvers.values():
             if isinstance(solver, AnswersOthers):
                 solver.answer_others(others.value_of)
-        self.traffic = Traffic()
+        self.traffic = Traffic(self.policy.requests_per_second)
         self.sessions = Sessions(self.traffic)
         self.over = threading.Event()
         self.reconciler = self._reconciler()
@@ -122,21 +122,21 @@ class Daemon:
         ) -> CertificateAuthority:
             return FencedAuthority(self.sessions.connect(issuer, key, account_url), check)
 
-        orders = Orders(
+        dealings = Dealings(
             self.cluster,
             connect,
             {name: FencedSolver(solver, check) for name, solver in self.solvers.items()},
-            {spec.issuer.directory: spec.issuer for spec in self._specs.values()},
-            {spec.name: spec.solver for spec in self._specs.values()},
+            self._specs,
             policy=self.policy,
             clock=utc_now,
             sleep=self.sleeper(over),
             patience=self.config.validation_patience,
+            look_up_caa=self._look_up_caa,
         )
         applier = Applier(
             self.cluster,
             target,
-            orders,
+            dealings,
             policy=self.policy,
             field_manager=self.config.instance_id().field_manager,
             clock=utc_now,
@@ -148,18 +148,29 @@ class Daemon:
             timeout=self.config.probe_timeout,
             policy=self.policy,
             take_over_from=self.config.take_over_instances(),
+            renewal_checks=dealings.advice.checks,
+            ca_troubles=dealings.authorities.outages.troubles,
         )
         return Reconciler(
             self.cluster,
             observer,
             applier,
-            orders,
+            dealings,
             self._specs,
             self.policy,
             utc_now,
             over,
             leading=self.lease.valid if self.lease is not None else (lambda: True),
         )
+
+    def _look_up_caa(
+        self,
+        names: Sequence[str],
+        identities: Sequence[str],
+        account_url: str | None,
+        challenge_type: str | None,
+    ) -> caa.Advice:
+        return caa.advise(names, identities, account_url, challenge_type, self.config.resolvers)
 
     # --- the lease --------------------------------------------------------------------
 
