@@ -99,7 +99,7 @@ class IssuerConfig(Section):
     @field_validator("email")
     @classmethod
     def _address(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"[^\s@:,]+@[^\s@:,]+", value):
+        if value is not None and not re.fullmatch(r"[^\s@:,?]+@[^\s@:,?]+", value):
             raise ValueError(f"{shown(value)} is not one e-mail address such as ops@example.com")
         return value
 

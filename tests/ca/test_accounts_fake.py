@@ -46,6 +46,16 @@ def test_an_external_account_may_be_good_for_one_key_only(world: FakeWorld) -> N
         world.session(new_key()).new_account(EXTERNAL)
 
 
+def test_a_key_in_use_is_refused_as_the_next_one(world: FakeWorld) -> None:
+    """409, as RFC 8555 section 7.3.5 wants it, with what to do."""
+    first, second = new_key(), new_key()
+    ca = world.session(first)
+    ca.new_account()
+    world.session(second).new_account()
+    with pytest.raises(PermanentError, match="roll-key` again"):
+        ca.change_key(second)
+
+
 def test_new_terms_stop_every_order_until_somebody_agrees(world: FakeWorld) -> None:
     """With the page where to do it."""
     ca = world.session(new_key())

@@ -225,7 +225,7 @@ def test_a_version_that_the_watch_has_not_delivered_is_found_before_an_order() -
     action = StageOrder("one", "", ONE, Reason.DOES_NOT_EXIST, list_first=True)
     before = len(world.ca.issued)
     with pytest.raises(Conflict, match="has not delivered yet"):
-        late.orders.stage(action)
+        late.dealings.orders.stage(action)
     assert [version.certificate for version in late.cluster.store.versions("one")] == ["one"]
     assert len(world.ca.issued) == before
 
@@ -243,7 +243,7 @@ def test_two_processes_never_stage_two_orders() -> None:
     action = StageOrder("one", "", ONE, Reason.DOES_NOT_EXIST, list_first=False)
     for _ in range(2):  # also once the cache has learned of it
         with pytest.raises(Conflict):
-            second.orders.stage(action)
+            second.dealings.orders.stage(action)
     assert first.journal("one").pending == pending
 
 
@@ -258,9 +258,9 @@ def test_what_was_planned_for_another_order_is_not_done() -> None:
     journal = process.journal("one")
     asked = len(world.ca.calls)
     with pytest.raises(Conflict, match="not as it was"):
-        process.orders.advance(AdvanceOrder("one", "", ONE, staged))
+        process.dealings.orders.advance(AdvanceOrder("one", "", ONE, staged))
     with pytest.raises(Conflict, match="not as it was"):
-        process.orders.close(CloseOrder("one", "", staged, "one-1"))
+        process.dealings.orders.close(CloseOrder("one", "", staged, "one-1"))
     assert process.journal("one") == journal
     assert len(world.ca.calls) == asked
 
@@ -288,7 +288,7 @@ def test_answers_that_are_not_in_place_yet_are_a_wait() -> None:
     """No failure: when the solver says so, it is looked at again."""
     world = World(ONE)
     process = world.process()
-    solver = process.orders._solvers["names"]
+    solver = process.dealings.orders._challenges._solvers["names"]
     tries: list[str] = []
 
     def ready(challenge: ChallengeInfo) -> None:
@@ -309,7 +309,7 @@ def test_answers_that_cannot_be_taken_away_close_the_order_in_the_end() -> None:
     """Three tries: a name server that is gone for good must not keep an order open for ever."""
     world = World(ONE)
     process = world.process()
-    solver = process.orders._solvers["names"]
+    solver = process.dealings.orders._challenges._solvers["names"]
     tries: list[str] = []
 
     def clean_up(challenge: ChallengeInfo) -> None:

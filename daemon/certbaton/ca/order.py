@@ -156,7 +156,8 @@ def advance(
     end = now() + patience
     pace = _Pace(now)
     try:
-        info = order if order is not None else ca.order(url)
+        with pace.timing() if order is None else contextlib.nullcontext():
+            info = order or ca.order(url)
         while True:
             if rehearsal and info.status in ("ready", "processing", "valid"):
                 return Validated()
@@ -180,7 +181,8 @@ def advance(
                 return Unfinished(what, max(wait, REST), answered)
             if not sleep(wait.total_seconds()):
                 return Unfinished(what, wait, answered)
-            info = ca.order(url)
+            with pace.timing():
+                info = ca.order(url)
     except (ResourceGone, CsrRefused) as error:
         return Failed(str(error))
 
@@ -191,15 +193,18 @@ class _Pace:
     def __init__(self, now: Callable[[], datetime]) -> None:
         self._now = now
         self._status, self._looks = "", 0
-        self._answer = timedelta(0)
+        self._answers: list[timedelta] = []
 
     @contextlib.contextmanager
-    def timing(self, requests: int = 1) -> Iterator[None]:
-        """Note how long the CA takes to answer one of so many *requests*."""
+    def timing(self) -> Iterator[None]:
+        """
+        Note how long the CA takes to answer one request.
+
+        The fastest tells how far away it is; what else took longer had to wait for its turn.
+        """
         began = self._now()
         yield
-        if requests:
-            self._answer = (self._now() - began) / requests
+        self._answers.append(self._now() - began)
 
     def wait(self, info: OrderInfo) -> timedelta:
         """Give the time from now to the next look at the order, which is like *info*."""
@@ -210,7 +215,8 @@ class _Pace:
         if info.retry_after is not None:
             grown = POLL_FIRST * POLL_FACTOR ** min(looks, 10)
             return max(min(info.retry_after, RETRY_AFTER_CEILING), min(grown, POLL_CEILING))
-        first = min(max(POLL_FIRST, ANSWERS * self._answer), POLL_CEILING)
+        first = ANSWERS * min(self._answers, default=timedelta(0))
+        first = min(max(first, POLL_FIRST), POLL_CEILING)
         return (first, max(first, POLL_SECOND), POLL_CEILING)[min(looks, 2)]
 
 
@@ -276,7 +282,10 @@ def _answer(
     present: Callable[[Sequence[ChallengeInfo]], None],
     pace: _Pace,
 ) -> Failed | None:
-    authorizations = [ca.authorization(url) for url in info.authorizations]
+    authorizations: list[AuthorizationInfo] = []
+    for url in info.authorizations:
+        with pace.timing():
+            authorizations.append(ca.authorization(url))
     over = [each for each in authorizations if each.status in _OVER]
     if over:
         return _refused(info, over)
@@ -295,10 +304,10 @@ def _answer(
     if wanted:
         present(wanted)
     # "processing" was answered by an earlier call: the CA is looking, let it.
-    pending = [challenge for challenge in wanted if challenge.status == "pending"]
-    with pace.timing(len(pending)):
-        for challenge in pending:
-            ca.answer(challenge)
+    for challenge in wanted:
+        if challenge.status == "pending":
+            with pace.timing():
+                ca.answer(challenge)
     return None
 
 

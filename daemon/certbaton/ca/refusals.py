@@ -289,7 +289,19 @@ TABLE: Final[tuple[Row, ...]] = (
     # A deactivated account may be told in any request.
     Row("", "unauthorized", "", AccountRefused, _ACCOUNT, _SEE_ACCOUNT),
     Row("", "badPublicKey", "", ConfigurationError, _AGAIN, _KEY),
-    Row("", "badSignatureAlgorithm", "", ConfigurationError, _AGAIN, _KEY),
+    *(
+        Row(request, "badSignatureAlgorithm", "", ConfigurationError, _AGAIN, _KEY)
+        for request in ("newAccount", "findAccount", "keyChange")
+    ),
+    # Pebble says so where the account has a key of another type than the one that signed.
+    Row(
+        "",
+        "badSignatureAlgorithm",
+        "",
+        PermanentError,
+        _AGAIN,
+        "see `certbaton account show`: the account may have another key by now",
+    ),
     Row(
         "newOrder",
         "malformed",
@@ -300,7 +312,7 @@ TABLE: Final[tuple[Row, ...]] = (
         _DEFECT,
     ),
     Row("", "malformed", "", PermanentError, _AGAIN, _DEFECT),
-    # Its subproblems are looked up instead, each by itself; this is for one that has none.
+    # What it is made of is looked up instead; this is for one that says nothing of it.
     Row("", "compound", "", PermanentError, _AGAIN),
     # Neither 5xx, nor a page of some proxy, nor a redirect, is the CA's word on anything.
     Row("", "", "5xx", ServerError, _CA),
@@ -351,7 +363,7 @@ a person should do where there is something.
 
 The first line that fits counts. `validation` is what a CA says of a challenge that it looked at,
 `issuance` what it says of an order that came to nothing; all others are requests, by the names of
-RFC 8555. Where a problem has subproblems, the first line that fits one of them counts.
+RFC 8555. Of a problem that is several (`compound`), the first line that fits one of them counts.
 
 """
 
