@@ -298,7 +298,9 @@ class Net(client.ClientNetwork):
 class _Insecure(BaseAdapter):
     """What a CA under TLS may lead to, by a URL or a redirect, but not have (section 6.1)."""
 
-    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+    def send(
+        self, request: requests.PreparedRequest, *args: Any, **kwargs: Any
+    ) -> requests.Response:
         raise requests.RequestException(f"it leads to {request.url}, which is without TLS")
 
     def close(self) -> None:
