@@ -193,8 +193,17 @@ def test_processing_for_minutes_is_left_to_the_journal(ca: Ca) -> None:
     assert 115 <= sum(ca.slept) <= 120
     asked = len(ca.asked())
     assert asked < 30
-    assert isinstance(ca.advance(patience=timedelta(0)), Unfinished)
+    assert ca.advance(answered=outcome.answered) == outcome
     assert len(ca.asked()) == asked + 1
+    ca.order("valid")
+    assert isinstance(ca.advance(answered=outcome.answered), Issued)
+
+
+def test_patience_begins_anew_for_the_signing(ca: Ca) -> None:
+    """Validated after minutes, signed in seconds: the certificate need not wait for a next call."""
+    ca.order("ready", "processing", "processing", "valid")
+    assert isinstance(ca.advance(answered=True), Issued)
+    assert sum(ca.slept) > 2
 
 
 @pytest.mark.parametrize("status", ["expired", "deactivated", "revoked"])

@@ -129,7 +129,7 @@ class Net(client.ClientNetwork):
         """Unsigned POST of *fields* as a form, to what is not ACME; fails as ``fetch`` does."""
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         response = self._send_request(
-            "POST", url, what=what, data=urlencode(fields), headers=headers
+            "POST", url, what=what, data=urlencode(fields), headers=headers, again=False
         )
         return self._check_response(response)
 

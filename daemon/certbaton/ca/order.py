@@ -90,7 +90,7 @@ class Unfinished:
     """
     *what* is being waited for, and how long the next look should be away.
 
-    *answered* says that the challenges are: see `advance`.
+    *answered* says that nothing is left to do but to look: see `advance`.
     """
 
     what: str
@@ -142,9 +142,10 @@ def advance(
     CA may look, or raises SolverNotReady. *sleep* takes seconds and returns False if it was
     interrupted. *now* is any aware clock. *order* is newOrder's answer, which saves a request.
     *answered* is an earlier Unfinished's: the authorizations are not read again, which saves one
-    for each name. Whenever the order carries a certificate it is downloaded, whatever its status.
-    *finalizing* is called before each finalize is sent: the intent is to be written then. A
-    *rehearsal* ends where it would be finalized.
+    for each name, and patience begins anew only when the CA has moved on. Whenever the order
+    carries a certificate it is downloaded, whatever its status. *finalizing* is called before
+    each finalize is sent: the intent is to be written then. A *rehearsal* ends where it would be
+    finalized.
 
     On a poll Retry-After is the least that is waited, up to ten minutes; what asks for more is
     looked at every ten minutes, by who calls again.
@@ -153,18 +154,19 @@ def advance(
     CSR that is refused for good: those are Failed. A certificate that the order names and that
     isn't there yet is waited for: it was signed, and a new order would be a second one.
     """
-    end = now() + patience
+    end = now() if answered else now() + patience
     pace = _Pace(now)
     try:
         with pace.timing() if order is None else contextlib.nullcontext():
             info = order or ca.order(url)
         while True:
-            if rehearsal and info.status in ("ready", "processing", "valid"):
+            if rehearsal and info.status in _VALIDATED:
                 return Validated()
             if info.certificate is None and info.status == "ready":
                 finalizing()
                 with pace.timing():
                     info = ca.finalize(info, csr_pem)
+                end = now() + patience
             if info.certificate is not None:
                 with contextlib.suppress(ResourceGone):
                     return Issued(ca.download(info.certificate), info.certificate)
@@ -177,6 +179,7 @@ def advance(
                 answered = True
             wait = pace.wait(info)
             what = f"the order is {info.status or 'without a status'} at the CA"
+            answered = answered or info.status in _VALIDATED
             if now() + wait > end:
                 return Unfinished(what, max(wait, REST), answered)
             if not sleep(wait.total_seconds()):
@@ -232,7 +235,7 @@ def abandon(ca: CertificateAuthority, url: str) -> None:
         info = ca.order(url)
     except ResourceGone:
         return
-    if info.status in ("ready", "processing", "valid"):
+    if info.status in _VALIDATED:
         return
     for authorization in _authorizations(ca, info):
         if authorization.status == "pending":
@@ -263,6 +266,7 @@ def challenges_of(ca: CertificateAuthority, url: str, challenge_type: str) -> li
     ]
 
 
+_VALIDATED: Final = ("ready", "processing", "valid")
 # "expired" and the rest are authorizations' words, but CAs have mixed them up.
 _OVER: Final = ("invalid", "expired", "deactivated", "revoked")
 
