@@ -17,6 +17,16 @@ from certbaton.settings_fields import HOST, ObjectName, Pause, Section, Text, is
 from certbaton.wellknown import KNOWN_CAS, KnownCa, known_at
 
 _URL = re.compile(r"https://[^\s/]+(/\S*)?")
+# What the issuer of a rehearsal has from the issuer that it is for, where its own keys say nothing.
+_INHERITED = {
+    "ca_bundle",
+    "email",
+    "profile",
+    "timeout",
+    "connect_timeout",
+    "proxy",
+    "account_key_type",
+}
 _PROXY = re.compile(r"https?://(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s/:\[\]]+)(:(?P<port>[0-9]{1,5}))?/?")
 
 
@@ -89,7 +99,7 @@ class IssuerConfig(Section):
     @field_validator("email")
     @classmethod
     def _address(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"[^\s@:,]+@[^\s@:,]+", value):
+        if value is not None and not re.fullmatch(r"[^\s@:,?]+@[^\s@:,?]+", value):
             raise ValueError(f"{shown(value)} is not one e-mail address such as ops@example.com")
         return value
 
@@ -175,20 +185,24 @@ class Issuers:
         if where is None:
             return spec
         directory, other = where
+        known = known_at(directory)
+        # The same way out, the same person to write to, unless its own keys say otherwise. A
+        # profile decides which names are taken, so it is rehearsed with; but never insisted on.
+        there = replace(
+            spec,
+            name=known.name if known else f"{name}-rehearsal",
+            directory=directory,
+            external_account=_external_account(None, known),
+            preferred_chain=None,
+            profile_required=False,
+        )
         if other is not None:
-            there = self._alone(other)
-        else:
-            # the same way out, and the same person to write to
-            known = known_at(directory)
-            there = replace(
-                spec,
-                name=known.name if known else f"{name}-rehearsal",
-                directory=directory,
-                external_account=_external_account(None, known),
-                preferred_chain=None,
-            )
-        # A profile decides which names are taken, so it is rehearsed with; but never insisted on.
-        there = replace(there, profile=there.profile or spec.profile, profile_required=False)
+            own = self._alone(other)
+            written = {
+                key: getattr(own, key)
+                for key in self.configured[other].model_fields_set & _INHERITED
+            }
+            there = replace(there, name=other, external_account=own.external_account, **written)
         return replace(spec, rehearsal=there)
 
     def _alone(self, name: str) -> IssuerSpec:

@@ -34,6 +34,8 @@ class PolicyConfig(Section):
     ca_back_off_first: Pause = _DEFAULTS.ca_back_off_first
     ca_back_off_ceiling: Pause = _DEFAULTS.ca_back_off_ceiling
     order_limit_open: Pause = _DEFAULTS.order_limit_open
+    orders_at_a_time: int = Field(default=_DEFAULTS.orders_at_a_time, ge=1, le=64)
+    requests_per_second: int = Field(default=_DEFAULTS.requests_per_second, ge=1, le=1000)
     retention_share: float = Field(default=_DEFAULTS.retention_share, ge=0, lt=1)
     retention_ceiling: Duration = _DEFAULTS.retention_ceiling
     sweep_share: float = Field(default=_DEFAULTS.sweep_share, ge=0, lt=1)

@@ -17,8 +17,8 @@ from certbaton import caa, failpoints, leaving
 from certbaton.apply import Applier
 from certbaton.ca.fenced import FencedAuthority
 from certbaton.ca.order import CertificateAuthority
-from certbaton.ca.session import Session
-from certbaton.ca.traffic import TRAFFIC
+from certbaton.ca.session import Directories, Session
+from certbaton.ca.traffic import Traffic
 from certbaton.cluster import Cluster, Lease
 from certbaton.dealings import Dealings
 from certbaton.errors import CertbatonError
@@ -40,9 +40,11 @@ def utc_now() -> datetime:
 
 
 class Sessions:
-    """One ACME session per thread and account: they are not safe to share."""
+    """One ACME session per thread and account: they are not safe to share, their CA's facts are."""
 
-    def __init__(self) -> None:
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic = traffic
+        self._directories: Directories = {}
         self._local = threading.local()
 
     def connect(
@@ -53,7 +55,9 @@ class Sessions:
         known = self._local.__dict__.setdefault("sessions", {})
         which = (issuer.directory, key.public_key_sha256, account_url)
         if which not in known:
-            known[which] = Session(issuer, key, account_url)
+            known[which] = Session(
+                issuer, key, account_url, traffic=self._traffic, directories=self._directories
+            )
         return known[which]
 
 
@@ -96,7 +100,8 @@ class Daemon:
         for solver in self.solvers.values():
             if isinstance(solver, AnswersOthers):
                 solver.answer_others(others.value_of)
-        self._sessions = Sessions()
+        self.traffic = Traffic(self.policy.requests_per_second)
+        self.sessions = Sessions(self.traffic)
         self.over = threading.Event()
         self.reconciler = self._reconciler()
 
@@ -115,7 +120,7 @@ class Daemon:
         def connect(
             issuer: IssuerSpec, key: PrivateKey, account_url: str | None
         ) -> CertificateAuthority:
-            return FencedAuthority(self._sessions.connect(issuer, key, account_url), check)
+            return FencedAuthority(self.sessions.connect(issuer, key, account_url), check)
 
         dealings = Dealings(
             self.cluster,
@@ -242,6 +247,7 @@ class Daemon:
         """
         SIGTERM and SIGINT end the current write, not the whole order: none begins after it.
 
+        Nor does a request to a CA, and one that runs is abandoned after `leaving.REQUEST_GRACE`.
         A process that still runs after `leaving.LEAVE_AFTER` leaves with exit *code*.
         """
 
@@ -250,7 +256,7 @@ class Daemon:
                 self.lease.finish()
             self.stop.set()
             self.over.set()
-            TRAFFIC.close(leaving.REQUEST_GRACE.total_seconds())
+            self.traffic.close(leaving.REQUEST_GRACE.total_seconds())
             self.nudge()
 
         leaving.on_signals(end, code, go=leave)

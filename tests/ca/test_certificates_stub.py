@@ -14,7 +14,7 @@ import pytest
 from cryptography import x509
 
 from ca.stub import Handler, Reply, Stub, json_reply, problem
-from certbaton.ca import net
+from certbaton.ca import transport
 from certbaton.ca.session import REVOCATION_REASONS, Session
 from certbaton.errors import CaUnavailable, CertbatonError, PermanentError, RateLimited
 from certbaton.model import IssuerSpec, KeyType
@@ -199,7 +199,7 @@ def test_an_answer_without_sense_is_a_lasting_trouble(
         (lambda handler: handler.answer(400, b'{"type": "malformed"}'), PermanentError),
         (lambda handler: handler.answer(503, b"", Retry_After="90"), CaUnavailable),
         (lambda handler: handler.answer(429, b"", Retry_After="90"), RateLimited),
-        (lambda handler: handler.answer(200, b" " * (net.MAX_ANSWER + 1)), CaUnavailable),
+        (lambda handler: handler.answer(200, b" " * (transport.MAX_ANSWER + 1)), CaUnavailable),
     ],
 )
 def test_no_answer_is_lasting_or_passing(

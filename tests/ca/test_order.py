@@ -211,7 +211,9 @@ def test_what_was_answered_is_not_read_again(world: FakeWorld) -> None:
     assert isinstance(outcome, Unfinished)
     assert outcome.answered
     world.requests()
-    world.sleep(60)
+    assert isinstance(issuance.advance(answered=True), Unfinished)
+    assert world.requests() == ["order"]
+    world.sleep(120)
     again = issuance.advance(answered=outcome.answered)
     assert isinstance(again, Issued), again
     assert set(world.requests()) == {"order", "finalize", "certificate"}

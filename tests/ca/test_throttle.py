@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 
 from certbaton.ca.throttle import RATE, Throttle
+from certbaton.ca.traffic import Traffic
 
 
 class Clock:
@@ -98,3 +99,14 @@ def test_on_a_real_clock() -> None:
         found.append(time.monotonic())
     assert found[-1] - found[0] >= 2.0
     assert all(later >= earlier for earlier, later in pairwise(found))
+
+
+def test_the_configured_pace_is_that_of_every_host() -> None:
+    """However many hosts there are."""
+    clock = Clock()
+    traffic = Traffic(2, monotonic=clock.now)
+    traffic._sleep = clock.sleep  # type: ignore[method-assign]
+    for host in ("ca.test", "other.test"):
+        found = moments(traffic._throttle(host), clock, 10)
+        assert found[-1] - found[0] == pytest.approx(4.0)
+        clock.seconds += 10

@@ -5,13 +5,14 @@ from pathlib import Path
 
 from caa.test_judge import ACCOUNT, IN_THE_WAY, OTHER, found, told
 from certbaton.caa import Found
+from certbaton.wellknown import KNOWN_CAS
 
-PAGE = Path(__file__).parents[2] / "docs" / "caa.md"
+TEXT = (Path(__file__).parents[2] / "docs" / "caa.md").read_text(encoding="utf-8")
 
 
 def patterns() -> list[re.Pattern[str]]:
     """The sentences of the page, with what stands for something else taken as anything."""
-    rows = re.findall(r"^\| `(NAME: .*?)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    rows = re.findall(r"^\| `(NAME: .*?)` \|", TEXT, re.MULTILINE)
     return [
         re.compile(re.sub("NAME|PLACE|…", ".+", re.escape(row).replace(r"\…", "…"))) for row in rows
     ]
@@ -33,11 +34,16 @@ def test_the_page_has_each_sentence() -> None:
     assert [row for row in rows if not any(row.fullmatch(each) for each in sentences)] == []
 
 
+def test_the_page_has_each_well_known_ca() -> None:
+    """By its name in the configuration, with the first of its identities."""
+    rows = re.findall(r'^\| (`.*`) \| `example.com. CAA 0 issue "(.*)"` \|$', TEXT, re.MULTILINE)
+    told_of = {name: domain for names, domain in rows for name in re.findall("`(.+?)`", names)}
+    assert told_of == {name: ca.caa[0] for name, ca in KNOWN_CAS.items()}
+
+
 def test_the_records_of_the_page_help() -> None:
     """Each can be read by a CA, the narrowed one too."""
-    records = re.findall(
-        r'^(?:\|.*`)?example\.com\. CAA 0 issue "(.*)"', PAGE.read_text("utf-8"), re.M
-    )
+    records = re.findall(r'^(?:\|.*`)?example\.com\. CAA 0 issue "(.*)"', TEXT, re.M)
     assert len(records) == 5
     for record in records:
         domain = record.partition(";")[0]

@@ -131,8 +131,7 @@ class TestKnot:
         """A name beside it is looked up all the same."""
         broken, good = look_up(["x.broken.test", "a.test"], [knot.address])
         assert broken.trouble == (
-            f"resolver 127.0.0.1 port {knot.port} answers SERVFAIL about x.broken.test "
-            "(INVALID DATA)"
+            f"resolver 127.0.0.1 port {knot.port} answers SERVFAIL (INVALID DATA)"
         )
         assert good.trouble is None
         assert good.records
@@ -166,8 +165,8 @@ def test_silence_is_told_in_time(silent: str) -> None:
     # dnspython pauses up to two seconds between two rounds
     assert time.monotonic() - begun < 4.0
     assert not advice.complete
-    assert "did not answer about a.b0.test in time" in advice.sentences[0]
-    assert len(advice.sentences) <= 11
+    assert "did not answer in time" in advice.sentences[0]
+    assert len(advice.sentences) <= 3
 
 
 def test_a_port_where_nobody_is(silent: str) -> None:
@@ -194,7 +193,7 @@ def test_why_an_answer_fails_is_told() -> None:
     with Validating("a.test").running() as server:
         (found,) = look_up(["a.test"], [f"127.0.0.1:{server.port}"])
     assert found.trouble == (
-        f"resolver 127.0.0.1 port {server.port} answers SERVFAIL about a.test (DNSSEC BOGUS)"
+        f"resolver 127.0.0.1 port {server.port} answers SERVFAIL (DNSSEC BOGUS)"
     )
 
 
@@ -224,12 +223,21 @@ def test_the_order_of_an_answer_makes_no_difference() -> None:
     assert len(answers) == 1
 
 
+def test_trouble_above_a_name_says_where() -> None:
+    """Trouble with the name itself does not, so that it is the same for all of them."""
+    with NameServer("a.test").running() as server:
+        above, itself = look_up(["a.test", "b.test"], [f"127.0.0.1:{server.port}"])
+    who = f"resolver 127.0.0.1 port {server.port}"
+    assert above.trouble == f"{who} answers REFUSED about test"
+    assert itself.trouble == f"{who} answers REFUSED"
+
+
 def test_a_refusal_is_told() -> None:
     """A server that is no resolver for the name."""
     with NameServer("other.test").running() as server:
         (found,) = look_up(["a.example"], [f"127.0.0.1:{server.port}"])
     assert found.trouble is not None
-    assert "answers REFUSED about a.example" in found.trouble
+    assert "answers REFUSED" in found.trouble
 
 
 def test_garbage_is_told() -> None:

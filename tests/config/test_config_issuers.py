@@ -126,12 +126,23 @@ def test_lets_encrypt_rehearses_at_its_staging_ca() -> None:
     )
 
 
-def test_a_configured_issuer_is_used_for_rehearsals_as_it_is() -> None:
+def test_a_configured_issuer_is_used_for_rehearsals() -> None:
     """Named, by its directory or by default; it has no rehearsal of its own."""
     stage = {"directory": STAGING, "email": "stage@example.com", "rehearsal": OWN}
     for way in ({}, {"rehearsal": "stage"}, {"rehearsal": STAGING}):
-        rehearsal = spec({"letsencrypt": way, "stage": stage}).issuer.rehearsal
+        keys = {"email": "ops@example.com"} | way
+        rehearsal = spec({"letsencrypt": keys, "stage": stage}).issuer.rehearsal
         assert rehearsal == IssuerSpec("stage", STAGING, email="stage@example.com")
+
+
+def test_a_rehearsal_goes_the_way_of_its_issuer() -> None:
+    """Where its own keys say nothing; so an empty entry for it changes nothing."""
+    keys = {"email": "ops@example.com", "proxy": "http://p.example:1", "timeout": "9s"}
+    alone = spec({"letsencrypt": keys}).issuer
+    assert spec({"letsencrypt": keys, "letsencrypt-staging": {}}).issuer == alone
+    direct = spec({"letsencrypt": keys, "letsencrypt-staging": {"proxy": None}}).issuer.rehearsal
+    assert direct is not None
+    assert direct.proxy is None
 
 
 def test_a_rehearsal_has_the_profile_that_the_certificate_needs() -> None:

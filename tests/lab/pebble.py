@@ -26,7 +26,7 @@ from lab.server import Server
 PROFILES = {"lab": 60, "long": 7_776_000}
 
 # Pebble's paths are odd on purpose, so that no client relies on them; these are RFC 8555's names.
-_ENDPOINTS = {
+ENDPOINTS = {
     "/dir": "directory",
     "/nonce-plz": "newNonce",
     "/sign-me-up": "newAccount",
@@ -226,7 +226,7 @@ class Pebble(Server):
         request, issued = _REQUEST.search(line), _ISSUED.search(line)
         with self._lock:
             if request is not None:
-                endpoint = _ENDPOINTS.get(request[2], request[2])
+                endpoint = ENDPOINTS.get(request[2], request[2])
                 self._requests.append(CaRequest(now, request[1], endpoint))
             if issued is not None:
                 self._issued.append(now)

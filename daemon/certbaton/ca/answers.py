@@ -30,6 +30,7 @@ from certbaton.model import (
 )
 from certbaton.pki import PrivateKey, UnreadableCertificate, top_issuer
 
+_BEGIN: Final = re.compile(r"-----BEGIN ([^\n-]*)")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+")  # section 8.3: base64url, nothing that steers a path
 
 
@@ -156,9 +157,16 @@ def _challenge_error(challenges: object) -> Problem | None:
     return None
 
 
-def text(response: requests.Response) -> str:
-    """Its body, whatever that is."""
-    return response.content.decode("utf-8", "replace")
+def read_chain(response: requests.Response) -> str:
+    """
+    The chain as it came, not looked at.
+
+    PermanentError where anything but certificates is in it, a private key say (section 11.4).
+    """
+    text = response.content.decode("utf-8", "replace")
+    if set(_BEGIN.findall(text)) - {"CERTIFICATE"}:
+        raise PermanentError(f"the chain at {response.url} holds more than certificates")
+    return text
 
 
 def root_of(chain: str) -> str:

@@ -13,6 +13,7 @@ import contextlib
 import functools
 import json
 import logging
+import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,7 @@ import urllib3
 from acme import client, errors, jws
 from josepy.jwa import ES256, ES384, ES512, RS256, JWASignature
 from josepy.jwk import JWK, JWKEC, JWKRSA
+from requests.adapters import BaseAdapter
 from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema, ProxyError
 
 from certbaton import failpoints
@@ -34,13 +36,16 @@ from certbaton.ca.transport import MAX_ANSWER, Adapter
 from certbaton.errors import CaUnavailable, CertbatonError, ConfigurationError
 from certbaton.pki import PrivateKey
 
-USER_AGENT: Final = f"certbaton/{version('certbaton')}"
+# RFC 8555 section 6.1 wants the library's name beside ours, and the language of error messages.
+USER_AGENT: Final = f"certbaton/{version('certbaton')} requests/{requests.__version__}"
+LANGUAGE: Final = "en"
 # At a CA that refuses every second nonce, one request in a million fails for it.
 NONCE_TRIES: Final = 20
 NONCE_IDLE: Final = 300.0
 # What lies between may have forgotten a connection, and then says nothing for the whole timeout.
 CONNECTION_IDLE: Final = 60.0
 _MAX_REDIRECTS: Final = 3
+_NONCE: Final = re.compile(r"[A-Za-z0-9_-]+")
 BAD_PROXY: Final = (
     "the proxy that HTTPS_PROXY (or HTTP_PROXY, ALL_PROXY) names cannot be used; set it to "
     "http://HOST:PORT, or take it away"
@@ -70,6 +75,7 @@ class Net(client.ClientNetwork):
     to the addresses of the host has *connect_timeout*. Looking the host up is the resolver's.
     *proxy* is a URL, in place of what HTTPS_PROXY and NO_PROXY say, which are obeyed without it.
     *account_url* is the ``kid`` of what is signed (section 6.2); without it the key is sent.
+    A *secure* line asks nothing without TLS, whatever the CA's answers lead to.
     """
 
     def __init__(
@@ -82,6 +88,7 @@ class Net(client.ClientNetwork):
         connect_timeout: timedelta = timedelta(seconds=10),
         proxy: str | None = None,
         traffic: Traffic = TRAFFIC,
+        secure: bool = False,
     ) -> None:
         self.jwk, algorithm = jwk_and_algorithm(key)
         super().__init__(
@@ -99,6 +106,7 @@ class Net(client.ClientNetwork):
             connect_timeout=connect_timeout,
             proxy=proxy,
             traffic=traffic,
+            secure=secure,
         )
         self._total = timeout.total_seconds()
         self._connect = min(connect_timeout.total_seconds(), self._total)
@@ -106,8 +114,8 @@ class Net(client.ClientNetwork):
         self._traffic = traffic
         self._nonce_at = self._used_at = 0.0
         self.session.max_redirects = _MAX_REDIRECTS
-        for scheme in ("http://", "https://"):
-            self.session.mount(scheme, Adapter())
+        self.session.mount("https://", Adapter())
+        self.session.mount("http://", _Insecure() if secure else Adapter())
 
     def with_key(self, key: PrivateKey) -> Net:
         """Another line to the same CA, which signs with *key* and has no account."""
@@ -121,7 +129,7 @@ class Net(client.ClientNetwork):
         """Unsigned POST of *fields* as a form, to what is not ACME; fails as ``fetch`` does."""
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         response = self._send_request(
-            "POST", url, what=what, data=urlencode(fields), headers=headers
+            "POST", url, what=what, data=urlencode(fields), headers=headers, again=False
         )
         return self._check_response(response)
 
@@ -194,6 +202,9 @@ class Net(client.ClientNetwork):
         return self._nonces.pop()
 
     def _add_nonce(self, response: requests.Response) -> None:
+        # Section 6.5.1; the library would send what is left of an invalid one.
+        if not _NONCE.fullmatch(response.headers.get(self.REPLAY_NONCE_HEADER, "")):
+            raise errors.MissingNonce(response)
         super()._add_nonce(response)
         self._nonce_at = time.monotonic()
 
@@ -264,7 +275,11 @@ class Net(client.ClientNetwork):
             method,
             url,
             data=data,
-            headers={"User-Agent": self.user_agent, **(headers or {})},
+            headers={
+                "User-Agent": self.user_agent,
+                "Accept-Language": LANGUAGE,
+                **(headers or {}),
+            },
             verify=self.verify_ssl,
             timeout=(self._connect, self._total),
             allow_redirects=method == "GET",
@@ -278,6 +293,18 @@ class Net(client.ClientNetwork):
 
     def _bad_proxy(self, what: str) -> CaUnavailable:
         return CaUnavailable(f"{what}: {BAD_ISSUER_PROXY if self._proxies else BAD_PROXY}")
+
+
+class _Insecure(BaseAdapter):
+    """What a CA under TLS may lead to, by a URL or a redirect, but not have (section 6.1)."""
+
+    def send(
+        self, request: requests.PreparedRequest, *args: Any, **kwargs: Any
+    ) -> requests.Response:
+        raise requests.RequestException(f"it leads to {request.url}, which is without TLS")
+
+    def close(self) -> None:
+        pass
 
 
 def _read(response: requests.Response) -> bytes:

@@ -90,7 +90,7 @@ class Unfinished:
     """
     *what* is being waited for, and how long the next look should be away.
 
-    *answered* says that the challenges are: see `advance`.
+    *answered* says that nothing is left to do but to look: see `advance`.
     """
 
     what: str
@@ -142,9 +142,10 @@ def advance(
     CA may look, or raises SolverNotReady. *sleep* takes seconds and returns False if it was
     interrupted. *now* is any aware clock. *order* is newOrder's answer, which saves a request.
     *answered* is an earlier Unfinished's: the authorizations are not read again, which saves one
-    for each name. Whenever the order carries a certificate it is downloaded, whatever its status.
-    *finalizing* is called before each finalize is sent: the intent is to be written then. A
-    *rehearsal* ends where it would be finalized.
+    for each name, and patience begins anew only when the CA has moved on. Whenever the order
+    carries a certificate it is downloaded, whatever its status. *finalizing* is called before
+    each finalize is sent: the intent is to be written then. A *rehearsal* ends where it would be
+    finalized.
 
     On a poll Retry-After is the least that is waited, up to ten minutes; what asks for more is
     looked at every ten minutes, by who calls again.
@@ -153,17 +154,19 @@ def advance(
     CSR that is refused for good: those are Failed. A certificate that the order names and that
     isn't there yet is waited for: it was signed, and a new order would be a second one.
     """
-    end = now() + patience
+    end = now() if answered else now() + patience
     pace = _Pace(now)
     try:
-        info = order if order is not None else ca.order(url)
+        with pace.timing() if order is None else contextlib.nullcontext():
+            info = order or ca.order(url)
         while True:
-            if rehearsal and info.status in ("ready", "processing", "valid"):
+            if rehearsal and info.status in _VALIDATED:
                 return Validated()
             if info.certificate is None and info.status == "ready":
                 finalizing()
                 with pace.timing():
                     info = ca.finalize(info, csr_pem)
+                end = now() + patience
             if info.certificate is not None:
                 with contextlib.suppress(ResourceGone):
                     return Issued(ca.download(info.certificate), info.certificate)
@@ -176,11 +179,13 @@ def advance(
                 answered = True
             wait = pace.wait(info)
             what = f"the order is {info.status or 'without a status'} at the CA"
+            answered = answered or info.status in _VALIDATED
             if now() + wait > end:
                 return Unfinished(what, max(wait, REST), answered)
             if not sleep(wait.total_seconds()):
                 return Unfinished(what, wait, answered)
-            info = ca.order(url)
+            with pace.timing():
+                info = ca.order(url)
     except (ResourceGone, CsrRefused) as error:
         return Failed(str(error))
 
@@ -191,15 +196,18 @@ class _Pace:
     def __init__(self, now: Callable[[], datetime]) -> None:
         self._now = now
         self._status, self._looks = "", 0
-        self._answer = timedelta(0)
+        self._answers: list[timedelta] = []
 
     @contextlib.contextmanager
-    def timing(self, requests: int = 1) -> Iterator[None]:
-        """Note how long the CA takes to answer one of so many *requests*."""
+    def timing(self) -> Iterator[None]:
+        """
+        Note how long the CA takes to answer one request.
+
+        The fastest tells how far away it is; what else took longer had to wait for its turn.
+        """
         began = self._now()
         yield
-        if requests:
-            self._answer = (self._now() - began) / requests
+        self._answers.append(self._now() - began)
 
     def wait(self, info: OrderInfo) -> timedelta:
         """Give the time from now to the next look at the order, which is like *info*."""
@@ -210,7 +218,8 @@ class _Pace:
         if info.retry_after is not None:
             grown = POLL_FIRST * POLL_FACTOR ** min(looks, 10)
             return max(min(info.retry_after, RETRY_AFTER_CEILING), min(grown, POLL_CEILING))
-        first = min(max(POLL_FIRST, ANSWERS * self._answer), POLL_CEILING)
+        first = ANSWERS * min(self._answers, default=timedelta(0))
+        first = min(max(first, POLL_FIRST), POLL_CEILING)
         return (first, max(first, POLL_SECOND), POLL_CEILING)[min(looks, 2)]
 
 
@@ -226,7 +235,7 @@ def abandon(ca: CertificateAuthority, url: str) -> None:
         info = ca.order(url)
     except ResourceGone:
         return
-    if info.status in ("ready", "processing", "valid"):
+    if info.status in _VALIDATED:
         return
     for authorization in _authorizations(ca, info):
         if authorization.status == "pending":
@@ -257,6 +266,7 @@ def challenges_of(ca: CertificateAuthority, url: str, challenge_type: str) -> li
     ]
 
 
+_VALIDATED: Final = ("ready", "processing", "valid")
 # "expired" and the rest are authorizations' words, but CAs have mixed them up.
 _OVER: Final = ("invalid", "expired", "deactivated", "revoked")
 
@@ -276,7 +286,10 @@ def _answer(
     present: Callable[[Sequence[ChallengeInfo]], None],
     pace: _Pace,
 ) -> Failed | None:
-    authorizations = [ca.authorization(url) for url in info.authorizations]
+    authorizations: list[AuthorizationInfo] = []
+    for url in info.authorizations:
+        with pace.timing():
+            authorizations.append(ca.authorization(url))
     over = [each for each in authorizations if each.status in _OVER]
     if over:
         return _refused(info, over)
@@ -295,10 +308,10 @@ def _answer(
     if wanted:
         present(wanted)
     # "processing" was answered by an earlier call: the CA is looking, let it.
-    pending = [challenge for challenge in wanted if challenge.status == "pending"]
-    with pace.timing(len(pending)):
-        for challenge in pending:
-            ca.answer(challenge)
+    for challenge in wanted:
+        if challenge.status == "pending":
+            with pace.timing():
+                ca.answer(challenge)
     return None
 
 

@@ -114,7 +114,10 @@ _CAA = (
 )
 _KEY = "set the issuer's accountKeyType to another one (P-256 and RSA-2048 are taken everywhere)"
 _MAIL = "correct the issuer's email, or take it away"
-_PROFILE = "correct the issuer's profile, or make it `preferred`; the CA's directory lists its own"
+_PROFILE = (
+    "correct the issuer's profile (the CA's directory lists those that there are), or let its "
+    "profileMode be `preferred`"
+)
 _CONTENT = (
     "see who answers there: for http-01 the address that the name has for the CA, IPv6 included, "
     "must lead to the solver; for dns-01 the TXT record must stand at _acme-challenge on every "
@@ -188,7 +191,7 @@ TABLE: Final[tuple[Row, ...]] = (
         "",
         AccountRefused,
         _ACCOUNT,
-        "is the external account mistyped, used up or too old, get a new one from the CA; else "
+        "where the external account is mistyped, used up or too old, get a new one; else "
         + _SEE_ACCOUNT,
     ),
     Row(
@@ -206,7 +209,7 @@ TABLE: Final[tuple[Row, ...]] = (
         "invalidProfile",
         "",
         ProfileRefused,
-        "a `preferred` profile: at once again, without; a `required` one: " + _BACK_OFF,
+        "a `preferred` profile: at once again, without; a `required` one: tried daily",
         _PROFILE,
     ),
     Row("newOrder", "unsupportedProfile", "", ProfileRefused, "as invalidProfile", _PROFILE),
@@ -289,7 +292,19 @@ TABLE: Final[tuple[Row, ...]] = (
     # A deactivated account may be told in any request.
     Row("", "unauthorized", "", AccountRefused, _ACCOUNT, _SEE_ACCOUNT),
     Row("", "badPublicKey", "", ConfigurationError, _AGAIN, _KEY),
-    Row("", "badSignatureAlgorithm", "", ConfigurationError, _AGAIN, _KEY),
+    *(
+        Row(request, "badSignatureAlgorithm", "", ConfigurationError, _AGAIN, _KEY)
+        for request in ("newAccount", "findAccount", "keyChange")
+    ),
+    # Pebble says so where the account has a key of another type than the one that signed.
+    Row(
+        "",
+        "badSignatureAlgorithm",
+        "",
+        PermanentError,
+        _AGAIN,
+        "see `certbaton account show`: the account may have another key by now",
+    ),
     Row(
         "newOrder",
         "malformed",
@@ -300,7 +315,7 @@ TABLE: Final[tuple[Row, ...]] = (
         _DEFECT,
     ),
     Row("", "malformed", "", PermanentError, _AGAIN, _DEFECT),
-    # Its subproblems are looked up instead, each by itself; this is for one that has none.
+    # What it is made of is looked up instead; this is for one that says nothing of it.
     Row("", "compound", "", PermanentError, _AGAIN),
     # Neither 5xx, nor a page of some proxy, nor a redirect, is the CA's word on anything.
     Row("", "", "5xx", ServerError, _CA),
@@ -351,7 +366,7 @@ a person should do where there is something.
 
 The first line that fits counts. `validation` is what a CA says of a challenge that it looked at,
 `issuance` what it says of an order that came to nothing; all others are requests, by the names of
-RFC 8555. Where a problem has subproblems, the first line that fits one of them counts.
+RFC 8555. Of a problem that is several (`compound`), the first line that fits one of them counts.
 
 """
 

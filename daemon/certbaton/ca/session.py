@@ -11,9 +11,10 @@ from __future__ import annotations
 import ipaddress
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeAlias
 from urllib.parse import urljoin
 
 import requests
@@ -26,15 +27,16 @@ from certbaton.ca.answers import (
     json_object,
     location,
     read_authorization,
+    read_chain,
     read_directory,
     read_order,
     read_renewal,
     root_of,
-    text,
     thumbprint,
 )
 from certbaton.ca.net import Net, Refused
-from certbaton.ca.problems import AlreadyRevoked, OrderNotReady, error_for, links
+from certbaton.ca.problems import AlreadyRevoked, CsrRefused, OrderNotReady, error_for, links
+from certbaton.ca.traffic import TRAFFIC, Traffic
 from certbaton.errors import AccountMissing, CaUnavailable, CertbatonError, PermanentError
 from certbaton.model import (
     AuthorizationInfo,
@@ -63,6 +65,19 @@ REVOCATION_REASONS: Final = {
 __all__ = ("REVOCATION_REASONS", "Session", "thumbprint")
 
 
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """What one CA's directory said *at* a moment (monotonic seconds)."""
+
+    at: float
+    resources: Mapping[str, str]
+    info: DirectoryInfo
+
+
+Directories: TypeAlias = MutableMapping[str, Directory]
+"""By their URLs; sessions of any threads may share one, so that each CA is asked once a day."""
+
+
 class Session:
     """
     One account at one CA, for **one thread**: nonces and connections are not shared.
@@ -70,11 +85,18 @@ class Session:
     *account_url* is None until ``new_account`` or ``find_account`` was called, or what they
     answered before. The directory is fetched at the first call, and again daily. Any call may
     raise CaUnavailable, RateLimited (``retry_at`` aware, UTC), AccountMissing, PermanentError or
-    ConfigurationError, by the table in ``problems``.
+    ConfigurationError, by the table in ``problems``. *traffic* is the process's, for all CAs;
+    *directories* may be.
     """
 
     def __init__(
-        self, issuer: IssuerSpec, account_key: PrivateKey, account_url: str | None = None
+        self,
+        issuer: IssuerSpec,
+        account_key: PrivateKey,
+        account_url: str | None = None,
+        *,
+        traffic: Traffic = TRAFFIC,
+        directories: Directories | None = None,
     ) -> None:
         self._issuer = issuer
         self._net = Net(
@@ -84,11 +106,12 @@ class Session:
             timeout=issuer.timeout,
             connect_timeout=issuer.connect_timeout,
             proxy=issuer.proxy,
+            traffic=traffic,
+            secure=issuer.directory.startswith("https://"),
         )
         self._thumbprint = thumbprint(account_key)
-        self._directory: Mapping[str, str] = {}
-        self._info = DirectoryInfo()
-        self._directory_at = 0.0
+        self._public_key = account_key.unwrapped.public_key()
+        self._directories: Directories = {} if directories is None else directories
 
     @property
     def account_url(self) -> str | None:
@@ -97,8 +120,7 @@ class Session:
 
     def directory(self) -> DirectoryInfo:
         """What the CA's directory says of itself, at most a day old (section 7.1.1)."""
-        self._resource("newOrder")
-        return self._info
+        return self._current().info
 
     def new_account(self, external: ExternalAccountKey | None = None) -> str:
         """
@@ -112,7 +134,7 @@ class Session:
         payload: dict[str, object] = {"termsOfServiceAgreed": True}
         if self._issuer.email:
             payload["contact"] = [f"mailto:{self._issuer.email}"]
-        if external is not None or self._info.external_account_required:
+        if external is not None or self._current().info.external_account_required:
             # Some are good for one account: where that is there, the answer was lost.
             try:
                 return self.find_account()
@@ -181,7 +203,10 @@ class Session:
         first) or the CA says that it isn't ready. On an order that is still ready the refusal
         is raised: CsrRefused if the CSR is at fault.
         """
-        csr = x509.load_pem_x509_csr(csr_pem.encode()).public_bytes(Encoding.DER)
+        request = x509.load_pem_x509_csr(csr_pem.encode())
+        if request.public_key() == self._public_key:  # section 11.1
+            raise CsrRefused("the request is for the account's own key, which is badCSR to any CA")
+        csr = request.public_bytes(Encoding.DER)
         try:
             response = self._post("finalize", order.finalize, {"csr": base64url(csr)})
         except OrderNotReady:
@@ -200,17 +225,18 @@ class Session:
         The chain as the CA serves it, PEM, leaf first (section 7.4.2); not looked at.
 
         Of several chains the one whose root is the issuer's ``preferred_chain``; where there is
-        none, or it cannot be had, the CA's own choice, and the log says so.
+        none, or it cannot be had, the CA's own choice, and the log says so. PermanentError for
+        one that holds more than certificates.
         """
         response = self._post("certificate", certificate_url, None)
-        chain = text(response)
+        chain = read_chain(response)
         wanted = self._issuer.preferred_chain
         if wanted is None or root_of(chain) == wanted:
             return chain
         roots = [root_of(chain)]
         for link in links(response.headers, "alternate")[:_MOST_ALTERNATES]:
             try:
-                other = text(self._post("certificate", urljoin(response.url, link), None))
+                other = read_chain(self._post("certificate", urljoin(response.url, link), None))
             except CertbatonError as error:
                 roots.append(str(error))
                 continue
@@ -304,15 +330,19 @@ class Session:
             raise error_for(what, refused.problem, datetime.now(UTC)) from refused
 
     def _resource(self, name: str) -> str:
-        if not self._directory or time.monotonic() - self._directory_at > DIRECTORY_AGE:
-            self._directory = self._fetch_directory()
-            self._directory_at = time.monotonic()
-        if name not in self._directory:
+        resources = self._current().resources
+        if name not in resources:
             raise PermanentError(f"the CA at {self._issuer.directory} has no {name}")
-        return self._directory[name]
+        return resources[name]
 
-    def _fetch_directory(self) -> dict[str, str]:
+    def _current(self) -> Directory:
         url = self._issuer.directory
+        known = self._directories.get(url)
+        if known is None or time.monotonic() - known.at > DIRECTORY_AGE:
+            known = self._directories[url] = self._fetch_directory(url)
+        return known
+
+    def _fetch_directory(self, url: str) -> Directory:
         try:
             document = json_object(self._net.fetch("directory", url), "directory")
         except Refused as refused:
@@ -322,8 +352,8 @@ class Session:
         for name in _NEEDED:
             if not resources.get(name):
                 raise CaUnavailable(f"the directory {url} has no {name}")
-        self._info = read_directory(resources, document.get("meta"))
-        return resources
+        info = read_directory(resources, document.get("meta"))
+        return Directory(time.monotonic(), resources, info)
 
 
 def _identifier(name: str) -> dict[str, str]:

@@ -91,7 +91,8 @@ class Traffic:
     """
     The requests of one process to all CAs.
 
-    *rate* is a host's, in requests a second. *monotonic* is a clock in seconds.
+    *rate* is a host's, in requests a second. *monotonic* is a clock in seconds. *closed* is set
+    once nothing begins any more.
     """
 
     def __init__(self, rate: int = RATE, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -99,7 +100,7 @@ class Traffic:
         self._lock = threading.Lock()
         self._throttles: dict[str, Throttle] = {}
         self._requests: set[Running] = set()
-        self._closed = threading.Event()
+        self.closed = threading.Event()
         self._over = False
 
     def close(self, after: float) -> None:
@@ -108,7 +109,7 @@ class Traffic:
 
         Returns at once. A CaUnavailable is what the requests end with.
         """
-        self._closed.set()
+        self.closed.set()
         timer = threading.Timer(after, self._abandon)
         timer.daemon = True
         timer.start()
@@ -126,7 +127,7 @@ class Traffic:
 
         CaUnavailable where nothing begins any more.
         """
-        if not self._throttle(host).wait() or self._closed.is_set():
+        if not self._throttle(host).wait() or self.closed.is_set():
             raise CaUnavailable(f"{what} was not sent to {host}: the process is ending")
         request = Running(time.monotonic() + seconds)
         with self._lock:
@@ -149,7 +150,7 @@ class Traffic:
             )
 
     def _sleep(self, seconds: float) -> bool:
-        return not self._closed.wait(seconds)
+        return not self.closed.wait(seconds)
 
     def _abandon(self) -> None:
         with self._lock:

@@ -40,6 +40,8 @@ def external_account(issuer: IssuerSpec) -> ExternalAccountKey:
         None,
         ca_bundle=issuer.ca_bundle,
         timeout=issuer.timeout,
+        connect_timeout=issuer.connect_timeout,
+        proxy=issuer.proxy,
     )
     try:
         answer = _object(net.form("externalAccount", api, {"email": issuer.email}).content)

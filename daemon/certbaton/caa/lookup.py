@@ -71,13 +71,15 @@ class _Asker:
 
     def find(self, name: str) -> Found:
         """Give the relevant record set of *name* (RFC 8659 section 3)."""
+        own = name.removeprefix("*.")
         try:
-            for owner in _upwards(name):
+            for owner in _upwards(own):
                 target, records = self._records(owner)
                 if records:
                     return Found(name, _text(owner), target, records)
         except _Trouble as trouble:
-            return Found(name, trouble=str(trouble))
+            # Without the name itself it is the same for all names, and told once.
+            return Found(name, trouble=str(trouble).replace(f" about {own}", ""))
         except (dns.exception.DNSException, ValueError):
             return Found(name, trouble="it is not the name of a domain")
         return Found(name)
@@ -130,8 +132,8 @@ class _Asker:
 
 
 def _upwards(name: str) -> Iterator[dns.name.Name]:
-    """Give *name*, without its star, and the names above it; not the root."""
-    owner = dns.name.from_text(name.removeprefix("*."))
+    """Give *name* and the names above it; not the root."""
+    owner = dns.name.from_text(name)
     while owner != dns.name.root:
         yield owner
         owner = owner.parent()
