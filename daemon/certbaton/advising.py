@@ -23,6 +23,7 @@ from certbaton.errors import (
     CertbatonError,
     ClusterUnavailable,
     Conflict,
+    PermanentError,
     RetryableError,
 )
 from certbaton.model import (
@@ -46,9 +47,14 @@ LookUpCaa = Callable[[Sequence[str], Sequence[str], str | None, str | None], caa
 
 @dataclass(frozen=True, slots=True)
 class Advised:
-    """What a look came to: *retry_after* without a slot, *news* a sentence for people."""
+    """
+    What a look came to: *retry_after* without a slot, *noted* where the window is another one.
+
+    *news* is a sentence for people.
+    """
 
     retry_after: timedelta | None = None
+    noted: bool = False
     news: str = ""
 
 
@@ -94,6 +100,8 @@ class RenewalAdvice:
             account = self._cluster.store.account(issuer.directory)
             try:
                 ca = self._accounts.session(issuer, account.url if account else None)
+                if "renewalInfo" not in ca.directory().resources:
+                    raise PermanentError(f"the CA at {issuer.directory} has none")
                 answer = ca.renewal_info(leaf.ari_id)
             except (Conflict, ClusterUnavailable):
                 raise
@@ -103,17 +111,17 @@ class RenewalAdvice:
         if answer.end <= answer.start:
             self._trouble(action, None, leaf.lifetime)
             return Advised()
-        news = self._note(action, answer)
+        advised = self._note(action, answer)
         pause = poll_pause(answer.retry_after, leaf.lifetime, self._policy)
         self._next(version.ref, RenewalCheck(self._clock() + pause))
-        return Advised(news=news)
+        return advised
 
-    def _note(self, action: CheckRenewalInfo, answer: RenewalAnswer) -> str:
-        """Write the window where it is another one; gives what somebody should hear of."""
+    def _note(self, action: CheckRenewalInfo, answer: RenewalAnswer) -> Advised:
+        """Write the window where it is another one."""
         version, before = action.version, action.version.renewal_info
         info = RenewalInfo(answer.start, answer.end, answer.explanation_url, self._clock())
         if before is not None and replace(before, fetched_at=info.fetched_at) == info:
-            return ""
+            return Advised()
         self._cluster.store.annotate(version, renewal_info=info)
         window = f"{info.start:%FT%TZ} to {info.end:%FT%TZ}"
         logger().info(
@@ -125,10 +133,11 @@ class RenewalAdvice:
         )
         url = info.explanation_url
         if not url or (before is not None and before.explanation_url == url):
-            return ""
-        return (
-            f"the CA asks for Secret {version.ref} to be renewed within {window}, and explains "
-            f"why: {url}"
+            return Advised(noted=True)
+        return Advised(
+            noted=True,
+            news=f"the CA asks for Secret {version.ref} to be renewed within {window}, and "
+            f"explains why: {url}",
         )
 
     def _trouble(

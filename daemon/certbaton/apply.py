@@ -74,13 +74,15 @@ class Applied:
     """
     What an action came to; *retry_after* where it has to go on later.
 
-    *trouble* is a sentence for somebody to look at, although the action was done.
+    *trouble* is a sentence for somebody to look at, although the action was done. *quiet*: nothing
+    came of it that anybody should read of.
     """
 
     announcements: tuple[Announcement, ...] = ()
     retry_after: timedelta | None = None
     what: str = ""
     trouble: str | None = None
+    quiet: bool = False
 
 
 class Applier:
@@ -188,6 +190,7 @@ class Applier:
             self._at_all(action.certificate, "CertificateRenewalAdvised", told),
             retry_after=advised.retry_after,
             what=f"renewal information of {action.version.ref} is asked for",
+            quiet=not advised.noted,
         )
 
     def _at_all(

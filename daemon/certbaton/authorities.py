@@ -16,8 +16,8 @@ from certbaton.slots import Slots
 
 Connect = Callable[[IssuerSpec, PrivateKey, str | None], CertificateAuthority]
 
-# Together they are less than half of the default workers: two sick CAs leave room for a third.
-ORDERS_AT_A_TIME: Final = 4
+# With the policy's orders they are less than half of the default workers: two sick CAs leave room
+# for a third.
 CHECKS_AT_A_TIME: Final = 2
 ACCOUNTS_AT_A_TIME: Final = 1
 
@@ -41,7 +41,7 @@ class Authorities:
         self._connect = connect
         self._issuers = issuers
         self.outages = Outages(policy, clock)
-        self.orders = Slots(ORDERS_AT_A_TIME, clock)
+        self.orders = Slots(policy.orders_at_a_time, clock)
         self.checks = Slots(CHECKS_AT_A_TIME, clock)
         self.accounts = Slots(ACCOUNTS_AT_A_TIME, clock)
 

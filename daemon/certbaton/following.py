@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from certbaton.authorities import ORDERS_AT_A_TIME, Authorities
+from certbaton.authorities import Authorities
 from certbaton.errors import SolverNotReady
 from certbaton.model import SecretVersion
 
@@ -46,7 +46,7 @@ class Following:
 
 def no_slot(directory: str) -> str:
     """Say why somebody is to ask again soon."""
-    return f"{ORDERS_AT_A_TIME} certificates are at work with {directory}"
+    return f"as many other certificates as may be are at work with {directory}"
 
 
 def not_ready(error: SolverNotReady, now: datetime) -> Progress:

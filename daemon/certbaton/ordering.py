@@ -48,6 +48,7 @@ from certbaton.model import (
     Policy,
     StageOrder,
 )
+from certbaton.staging import stage
 from certbaton.telemetry import logger
 
 
@@ -83,53 +84,9 @@ class Orders:
         self._server_errors = ServerErrors()
         self._answered: set[str] = set()  # URLs of orders whose challenges are answered
 
-    # --- staging ------------------------------------------------------------------------
-
     def stage(self, action: StageOrder) -> None:
-        """Write key and CSR into the Journal; see the crash table."""
-        spec, store = action.spec, self._cluster.store
-        issuer = action.issuer or spec.issuer
-        if action.list_first:
-            known = {version.ref for version in store.versions(spec.name)}
-            live = {version.ref for version in store.list_versions_live(spec.name)}
-            if live - known:
-                raise Conflict("the cluster holds versions that the watch has not delivered yet")
-        account = store.account(issuer.directory)
-        if account is None or account.url is None:
-            raise Conflict("the account is gone")
-        if account.rolling:
-            raise Conflict("the account's key is being changed")
-        key = self._key_for(action)
-        predecessor, now = action.predecessor, self._following.clock()
-        pending = PendingOrder(
-            directory=issuer.directory,
-            account_url=account.url,
-            names=spec.names,
-            key_type=spec.key_type,
-            public_key_sha256=key.public_key_sha256,
-            reason=action.reason,
-            staged_at=now,
-            profile=issuer.profile,
-            replaces=predecessor.leaf.ari_id if predecessor and predecessor.leaf else None,
-            not_after=now + spec.lifetime if spec.lifetime is not None else None,
-            advised=action.advised,
-        )
-        journal = store.journal(spec.name) or Journal()
-        if journal.pending is not None:
-            raise Conflict("an order is open already")
-        store.save_journal(
-            spec.name,
-            replace(journal, pending=pending),
-            key=key,
-            csr=pki.make_csr(key, spec.names),
-        )
-
-    def _key_for(self, action: StageOrder) -> pki.PrivateKey:
-        if action.reuse is not None:
-            key = self._cluster.store.version_key(action.reuse.ref)
-            if key is not None:
-                return key
-        return pki.PrivateKey.generate(action.spec.key_type)
+        """Write key and CSR into the Journal; see the crash table. Raises what `stage` does."""
+        stage(self._cluster.store, action, self._following.clock())
 
     # --- advancing ----------------------------------------------------------------------
 
@@ -141,8 +98,8 @@ class Orders:
         and what the CA's calls raise.
         """
         name, directory = action.certificate, action.pending.directory
+        journal, pending = self._journals.current(name, action.pending)
         if action.pending.chain is not None:
-            journal, pending = self._journals.current(name, action.pending)
             key = self._pending_key(name, journal, pending)
             return self._store(name, journal, pending, key, action.pending.chain)
         with self._authorities.orders.taken(directory, name) as wait:

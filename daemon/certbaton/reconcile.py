@@ -257,6 +257,8 @@ class Reconciler:
             return
         if not isinstance(action, NoteService):  # it only precedes a Repoint, and waits with it
             self._pauses.pop((name, key), None)
+        if applied.quiet:
+            return
         report.done.append(kind)
         if applied.trouble is not None:
             report.failed.append(applied.trouble)

@@ -173,7 +173,7 @@ class Config(Section):
     route: Literal["auto", "outside", "inside"] = "auto"
     probe_timeout: Pause = timedelta(seconds=5)
     validation_patience: Pause = timedelta(minutes=2)
-    workers: int = Field(default=4, ge=1, le=64)
+    workers: int = Field(default=16, ge=1, le=64)
     health_port: int = Field(default=8080, ge=0, le=65535)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"

@@ -38,7 +38,7 @@ FORMS = {
     "umlauts": ("mäh.example", "xn--mh-via.example"),
     "upper case": ("MÄH.Example", "xn--mh-via.example"),
     "a sharp s, which is a letter of its own": ("straße.example", "xn--strae-oqa.example"),
-    "wide letters": ("ｓｈｏｐ.example", "shop.example"),  # noqa: RUF001 - that is what is tried
+    "wide letters": ("\uff53\uff48\uff4f\uff50.example", "shop.example"),
     "a wildcard": ("*.mäh.example", "*.xn--mh-via.example"),
     "another script": ("例え.テスト", "xn--r8jz45g.xn--zckzah"),
     "the xn-- form": ("xn--mh-via.example", "xn--mh-via.example"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -21,20 +21,10 @@ from certbaton.model import (
     WaitKind,
 )
 from fakes.ca import DIRECTORY
-from loop.world import DAY, INSTANCE, MINUTE, SECOND, Process, World, a_spec
+from loop.world import DAY, INSTANCE, MINUTE, SECOND, Process, World, a_spec, settle
 
 ONE = a_spec("one", "one")
-
-
-def settle(world: World, process: Process, name: str = "one", turns: int = 20) -> None:
-    """Turn after turn, each when the last said, until only the renewal is left."""
-    for _ in range(turns):
-        report = process.turn(name)
-        soon = [wait for wait in report.waits if wait.kind is not WaitKind.LATER]
-        if not soon and process.journal(name).pending is None:
-            return
-        world.now = max(world.now + SECOND, min(wait.until for wait in soon))
-    raise AssertionError(f"not settled: {report.waits}, {report.failed}")
+OTHER = "https://other.test/directory"
 
 
 def interrupted(world: World, at: str, process: Process | None = None) -> Process:
@@ -143,6 +133,7 @@ def test_an_order_that_another_certificate_works_on_is_waited_for() -> None:
     names = ("same.example",)
     world = World(a_spec("one", "one", names=names), a_spec("two", "two", names=names))
     process = interrupted(world, "challenge")
+    world.now += 2 * MINUTE
     report = process.turn("two")
     assert report.failed == []
     (wait,) = [wait for wait in report.waits if wait.kind is WaitKind.IN_FLIGHT]
@@ -323,13 +314,18 @@ def test_answers_that_cannot_be_taken_away_close_the_order_in_the_end() -> None:
 
 
 def test_an_issuer_that_hangs_holds_up_no_account_of_another() -> None:
-    """The lock is one for each directory."""
+    """One at a time works on an account, and who has to wait asks again, and blocks no thread."""
     world = World(ONE)
-    process = world.process()
-    process.cluster.refresh()
-    other = IssuerSpec("other", "https://other.example/directory")
-    lock = process.orders._locks.setdefault(other.directory, threading.Lock())
-    with lock:
-        process.orders.ensure_account(IssuerSpec("lab", DIRECTORY))
-    account = process.cluster.store.account(DIRECTORY)
-    assert account is not None and account.url is not None
+    two = replace(a_spec("two"), issuer=IssuerSpec("other", OTHER))
+    world.add_ca(OTHER)
+    process = world.process(ONE, two)
+    at_work = process.dealings.authorities.accounts.taken(OTHER, "somebody")
+    with at_work as wait:
+        assert wait is None
+        report = process.turn("two")
+        assert [item.what for item in report.waits if item.kind is WaitKind.IN_FLIGHT] == [
+            "another certificate works on the account at other"
+        ]
+        assert "EnsureAccount" in process.turn("one").done
+    world.now += 5 * SECOND
+    assert "EnsureAccount" in process.turn("two").done

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, Protocol
 
-from certbaton.ca.problems import NameRefused, ReplacesRefused, ServerError
+from certbaton.ca.problems import NameRefused, ReplacesRefused, ServerError, advised
 from certbaton.errors import AccountMissing, CaaForbids, PermanentError, ProfileRefused
 from certbaton.model import DirectoryInfo, OrderInfo
 
@@ -102,7 +102,7 @@ def order_with_fallbacks(
         listed = ", ".join(sorted(directory.profiles)) or "none"
         why = f"the CA's directory does not list profile {wish.profile!r}; it lists {listed}"
         if wish.required:
-            raise ProfileRefused(why)
+            raise ProfileRefused(advised(why, "newOrder", "invalidProfile"))
         wish = without(wish, "profile", why)
     while True:
         try:

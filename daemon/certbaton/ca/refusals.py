@@ -114,7 +114,10 @@ _CAA = (
 )
 _KEY = "set the issuer's accountKeyType to another one (P-256 and RSA-2048 are taken everywhere)"
 _MAIL = "correct the issuer's email, or take it away"
-_PROFILE = "correct the issuer's profile, or make it `preferred`; the CA's directory lists its own"
+_PROFILE = (
+    "correct the issuer's profile (the CA's directory lists those that there are), or let its "
+    "profileMode be `preferred`"
+)
 _CONTENT = (
     "see who answers there: for http-01 the address that the name has for the CA, IPv6 included, "
     "must lead to the solver; for dns-01 the TXT record must stand at _acme-challenge on every "
@@ -206,7 +209,7 @@ TABLE: Final[tuple[Row, ...]] = (
         "invalidProfile",
         "",
         ProfileRefused,
-        "a `preferred` profile: at once again, without; a `required` one: " + _BACK_OFF,
+        "a `preferred` profile: at once again, without; a `required` one: tried daily",
         _PROFILE,
     ),
     Row("newOrder", "unsupportedProfile", "", ProfileRefused, "as invalidProfile", _PROFILE),
