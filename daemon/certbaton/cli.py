@@ -165,13 +165,15 @@ def plan(
 def config_check(
     config: ConfigPath = DEFAULT_CONFIG,
     caa: Annotated[
-        bool, typer.Option("--caa", help="Ask DNS whether CAA records are in a CA's way.")
-    ] = False,
+        bool,
+        typer.Option("--caa/--no-caa", help="Ask DNS whether CAA records are in a CA's way."),
+    ] = True,
 ) -> None:
     """
     Read the configuration, and say what is wrong with it. Needs no cluster.
 
-    Notes tell what a CA is known not to take; with them alone the exit code is 0.
+    Notes tell what a CA is known not to take, and what CAA records hold against it, for which DNS
+    is asked (10 s at most); with notes alone the exit code is 0.
     """
     settings = configuration.load(config)
     _check_windows(settings)
@@ -184,19 +186,26 @@ def config_check(
 
 
 def _caa_notes(settings: Config) -> Iterator[str]:
-    """Look CAA records up, of every certificate at each of its CAs; trouble is a note too."""
-    from certbaton import caa
+    """
+    Look CAA records up, of every certificate at each of its CAs.
+
+    All names share one deadline. What could not be looked up is a note too, told once.
+    """
+    from certbaton import caa  # DNS: only where needed
 
     issuers = Issuers(settings.issuers)
+    found = caa.look_up(
+        [name for item in settings.certificates for name in item.dns_names], settings.resolvers
+    )
+    known = {each.name: each for each in found if each.trouble is None}
     for index, item in enumerate(settings.certificates):
-        found = caa.look_up(item.dns_names, settings.resolvers)
+        here = [known[name] for name in item.dns_names if name in known]
         for name in item.issuer_names:
-            known = issuers.known(name)
+            ca = issuers.known(name)
             # no account: it is in the cluster, which is not asked here
-            advice = caa.judge(
-                found, known.caa if known else (), None, settings.solvers[item.solver].type
-            )
+            advice = caa.judge(here, ca.caa if ca else (), None, settings.solvers[item.solver].type)
             yield from (f"certificates[{index}] at {name}: {each}" for each in advice.sentences)
+    yield from caa.judge([each for each in found if each.trouble], (), None, None).sentences
 
 
 @app.command()

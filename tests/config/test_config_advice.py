@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from certbaton import cli
+from certbaton import caa, cli
 from certbaton.config import parse
 from certbaton.errors import ConfigurationError
 from certbaton.settings_advice import advise
@@ -199,7 +200,7 @@ def test_the_check_ends_well_with_notes(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     written = certificate(dnsNames=["*.mäh.example", "shop.mäh.example"], lifetime="1d")
     path.write_text(text(written))
-    code, said = run(path)
+    code, said = run(path, "--no-caa")
     assert code == 0
     assert said.splitlines() == [
         f"{path}: in order, 1 certificate",
@@ -213,38 +214,61 @@ def test_the_check_ends_well_with_notes(tmp_path: Path) -> None:
     ]
 
 
-def test_caa_is_looked_up_where_that_is_asked_for(tmp_path: Path) -> None:
+def test_caa_is_looked_up_unless_that_is_switched_off(tmp_path: Path) -> None:
     """By the configured resolvers, for each CA of the list, by the table's identities."""
     path = tmp_path / "config.yaml"
     with NameServer("example.com").running() as server:
         server.add("example.com", dns.rdatatype.CAA, '0 issue "letsencrypt.org"')
         written = certificate(issuers=["letsencrypt", "google"])
         path.write_text(text(written, resolvers=[f"127.0.0.1:{server.port}"]))
-        code, said = run(path)
+        code, said = run(path, "--no-caa")
         assert (code, len(said.splitlines()), server.by) == (0, 1, [])
-        code, said = run(path, "--caa")
+        code, said = run(path)
     assert code == 0
     (note,) = said.splitlines()[1:]
     assert note.startswith("  note   certificates[0] at google: shop.example.com: CAA at example.")
     assert '0 issue "pki.goog"' in note
 
 
-def test_dns_that_does_not_answer_is_a_note(tmp_path: Path) -> None:
-    """The configuration is in order all the same."""
+def test_dns_that_does_not_answer_is_one_note(tmp_path: Path) -> None:
+    """The configuration is in order all the same; however many certificates, CAs and names."""
     path = tmp_path / "config.yaml"
+    both = ["letsencrypt", "google"]
+    written = certificate(dnsNames=["a.example.com", "b.example.com"], issuers=both)
+    other = certificate(name="b", issuers=both)
     with NameServer("example.com").running() as server:
         server.rcode = dns.rcode.SERVFAIL
-        path.write_text(text(certificate(), resolvers=[f"127.0.0.1:{server.port}"]))
-        code, said = run(path, "--caa")
+        path.write_text(text(written, other, resolvers=[f"127.0.0.1:{server.port}"]))
+        code, said = run(path)
     assert code == 0
-    assert "certificates[0] at letsencrypt: shop.example.com: CAA could not be looked up" in said
+    (note,) = [line for line in said.splitlines() if "CAA" in line]
+    assert note.startswith(
+        "  note   a.example.com, b.example.com, shop.example.com: CAA could not be looked up"
+    )
+
+
+def test_all_certificates_share_the_time_for_dns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One look-up of all names, each once: ten seconds, whatever is configured."""
+    asked: list[list[str]] = []
+
+    def look_up(names: Sequence[str], resolvers: Sequence[str]) -> tuple[caa.Found, ...]:
+        asked.append(list(names))
+        return ()
+
+    monkeypatch.setattr(caa, "look_up", look_up)
+    path = tmp_path / "config.yaml"
+    path.write_text(text(certificate(), certificate(name="b", dnsNames=["b.example.com"])))
+    assert run(path)[0] == 0
+    assert asked == [["shop.example.com", "b.example.com"]]
 
 
 def test_a_mistake_is_an_error_and_no_note(tmp_path: Path) -> None:
     """A wildcard over http-01 can never work."""
     path = tmp_path / "config.yaml"
     path.write_text(text(certificate(dnsNames=["*.example.com"], solver="web")))
-    result = CliRunner().invoke(cli.app, ["config", "check", "--config", str(path), "--caa"])
+    result = CliRunner().invoke(cli.app, ["config", "check", "--config", str(path)])
     assert isinstance(result.exception, ConfigurationError)
     assert "is a wildcard, which a CA only validates by dns-01" in str(result.exception)
     assert result.output == ""
