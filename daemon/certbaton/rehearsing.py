@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
 
 from certbaton.accounts import Accounts
 from certbaton.authorities import Authorities
@@ -21,12 +20,14 @@ from certbaton.ca.order import (
     Issued,
     Unfinished,
     Validated,
+    abandon,
     advance,
     challenges_of,
 )
 from certbaton.challenges import CLEAN_UP_TRIES, Challenges
 from certbaton.cluster import Cluster
 from certbaton.core.limits import failed_rehearsal
+from certbaton.core.renewal import share
 from certbaton.errors import (
     AccountMissing,
     CertbatonError,
@@ -162,7 +163,7 @@ class Rehearsals:
                 rehearsal=True,
             )
         except SolverNotReady as error:
-            if self._is_over(rehearsal):
+            if self._is_over(name, rehearsal):
                 return self._skipped(action, journal, rehearsal, str(error))
             return not_ready(error, self._following.clock())
         match outcome:
@@ -171,7 +172,7 @@ class Rehearsals:
             case Unfinished(what=what, retry_after=retry_after, answered=answered):
                 if answered:
                     self._answered.add(url)
-                if self._is_over(rehearsal):
+                if self._is_over(name, rehearsal):
                     return self._skipped(action, journal, rehearsal, what)
                 return Progress(retry_after=retry_after, what=what)
             case Failed(message=message, kind=kind):
@@ -238,6 +239,8 @@ class Rehearsals:
             outcome=str(ended.outcome),
             message=ended.message,
         )
+        if url is not None:  # last, since an order that is taken back looks as if it had failed
+            self._abandon(action, ended, url)
 
     # --- pieces -------------------------------------------------------------------------
 
@@ -245,9 +248,34 @@ class Rehearsals:
         journals = self._cluster.store.journals().values()
         return any(each.pending is not None and each.pending.url == url for each in journals)
 
-    def _is_over(self, rehearsal: Rehearsal) -> bool:
-        limit: timedelta = self._policy.order_limit_open
+    def _is_over(self, name: str, rehearsal: Rehearsal) -> bool:
+        """Say whether production has waited long enough: no longer than for failures of a CA."""
+        limit, lifetime = self._policy.fallback_after, self._journals.lifetime(name)
+        if lifetime is not None:
+            limit = share(lifetime, self._policy.fallback_share, limit)
+        limit = max(limit, self._following.patience)
         return self._following.clock() >= rehearsal.at + limit
+
+    def _abandon(self, action: Rehearse, rehearsal: Rehearsal, url: str) -> None:
+        """
+        Take back what was validated there, as far as the CA answers.
+
+        Else it would hand the same order out again, or spare the names validation, and the next
+        rehearsal would pass whatever has broken since. Orders of ours that are to end in
+        certificates there may rest on the same authorizations: then nothing is taken back.
+        """
+        directory = rehearsal.directory
+        journals = self._cluster.store.journals().values()
+        real = any(each.pending and each.pending.directory == directory for each in journals)
+        if real or self._authorities.outages.is_away(directory):
+            return
+        try:
+            ca = self._accounts.session(action.issuer, rehearsal.account_url)
+            abandon(ca, url, validated=True)
+        except (Conflict, ClusterUnavailable):
+            raise
+        except CertbatonError as error:
+            logger().info("order_not_abandoned", certificate=action.certificate, why=str(error))
 
     def _clean_up(self, action: Rehearse, rehearsal: Rehearsal, url: str) -> None:
         def derive(kind: str) -> list[ChallengeInfo]:

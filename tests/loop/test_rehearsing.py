@@ -11,27 +11,34 @@ from certbaton import caa
 from certbaton.cluster import Kind
 from certbaton.errors import CaUnavailable, RateLimited
 from certbaton.model import (
+    ChallengeInfo,
     FailureKind,
     IssuerSpec,
     Outcome,
     Rehearsal,
 )
 from fakes.ca import DIRECTORY, FakeCa
-from loop.world import DAY, MINUTE, Process, World, a_spec, settle
+from loop.world import DAY, MINUTE, SECOND, Process, World, a_spec, settle
 
+HOUR = 60 * MINUTE
 STAGE = "https://stage.test/directory"
 ISSUER = IssuerSpec("lab", DIRECTORY, rehearsal=IssuerSpec("stage", STAGE))
 ONE = replace(a_spec("one", "one"), issuer=ISSUER)
 
 
-def after_a_failure() -> tuple[World, FakeCa, Process]:
+def refused(challenge: ChallengeInfo) -> str:
+    return "no such record"
+
+
+def after_a_failure(lasts: timedelta = 90 * DAY) -> tuple[World, FakeCa, Process]:
     """A renewal is due, its first try failed to validate, and its pause is over."""
     world = World(ONE)
+    world.ca.validity = lasts
     stage = world.add_ca(STAGE)
     process = world.process()
     settle(world, process)
     assert stage.calls == []
-    world.now += 61 * DAY
+    world.now += lasts * 61 / 90
     world.ca.validate = lambda challenge: "no such record"
     process.turn("one")
     failure = process.journal("one").failures[DIRECTORY]
@@ -192,3 +199,57 @@ def test_an_account_that_its_ca_forgot_is_made_anew() -> None:
     account = process.cluster.store.account(STAGE)
     assert account is not None and account.url is None
     assert len(world.ca.issued) == 2 and world.answers == {}
+
+
+@pytest.mark.parametrize("kept", [timedelta(0), 30 * DAY], ids=["order", "authorization"])
+def test_a_rehearsal_that_passed_spares_the_next_one_nothing(kept: timedelta) -> None:
+    """Its CA would hand the same order out again, or know the names: they are taken back."""
+    world = World(ONE)
+    stage = world.add_ca(STAGE)
+    stage.authorization_reuse = kept
+    process = world.process()
+    settle(world, process)
+    for validate, outcome in ((world.validate, Outcome.PASSED), (refused, Outcome.FAILED)):
+        world.now += MINUTE
+        journal = process.journal("one")
+        process.cluster.store.save_journal("one", replace(journal, rehearsal_asked=world.now))
+        stage.validate = validate
+        process.turn("one")
+        assert last(process).outcome is outcome
+    assert not [order for order in stage.orders() if order.status in ("pending", "ready")]
+
+
+def test_what_is_to_end_in_certificates_there_keeps_its_authorizations() -> None:
+    """An order of another certificate at the rehearsal's CA may rest on the same ones."""
+    world = World(ONE)
+    stage = world.add_ca(STAGE)
+    two = replace(a_spec("two"), names=("one.example", "two.example"), issuer=ISSUER.rehearsal)
+    stage.authorization_reuse, stage.issuance_time = 30 * DAY, 10 * MINUTE
+    process = world.process(ONE, two)
+    settle(world, process)
+    process.turn("two")
+    assert process.journal("two").pending is not None
+    journal = process.journal("one")
+    process.cluster.store.save_journal("one", replace(journal, rehearsal_asked=world.now))
+    process.turn("one")
+    assert last(process).outcome is Outcome.PASSED
+    assert "deactivateAuthorization" not in stage.calls
+    settle(world, process, "two", turns=40)
+    assert len(stage.issued) == 1
+
+
+@pytest.mark.parametrize("lasts", [90 * DAY, 6 * DAY])
+def test_production_waits_an_hour_at_most_for_a_rehearsal_that_does_not_end(
+    lasts: timedelta,
+) -> None:
+    """Or a fiftieth of the lifetime, as for a CA that fails: staging may be stuck for days."""
+    world, stage, process = after_a_failure(lasts)
+    stage.validation_time = 5 * DAY
+    began = world.now
+    while len(world.ca.issued) == 1:
+        report = process.turn("one")
+        assert report.next_at is not None and world.now < began + 2 * HOUR
+        world.now = max(world.now + SECOND, report.next_at)
+    assert last(process).outcome is Outcome.SKIPPED
+    assert world.answers == {}
+    assert min(HOUR, lasts / 50) <= world.ca.issued[1].at - began < min(HOUR, lasts / 50) * 1.2

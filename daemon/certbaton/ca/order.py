@@ -225,22 +225,23 @@ class _Pace:
         return (first, max(first, POLL_SECOND), POLL_CEILING)[min(looks, 2)]
 
 
-def abandon(ca: CertificateAuthority, url: str) -> None:
+def abandon(ca: CertificateAuthority, url: str, *, validated: bool = False) -> None:
     """
     Deactivate the pending authorizations of the order at *url*, so that the CA forgets them.
 
     One request, and up to two for each name; none but the first where the order is past being
-    validated. What is gone or decided there is passed over (section 7.5.2). Raises what the CA's
-    calls raise besides.
+    validated. With *validated* those that are valid go as well: the next order there is then a
+    new one, and looks again. What is gone or decided there is passed over (section 7.5.2).
+    Raises what the CA's calls raise besides.
     """
     try:
         info = ca.order(url)
     except ResourceGone:
         return
-    if info.status in _VALIDATED:
+    if info.status in _VALIDATED and not validated:
         return
     for authorization in _authorizations(ca, info):
-        if authorization.status == "pending":
+        if authorization.status == "pending" or (validated and authorization.status == "valid"):
             try:
                 ca.deactivate_authorization(authorization.url)
             except (AccountMissing, AccountRefused):
