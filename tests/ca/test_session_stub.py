@@ -16,7 +16,7 @@ from certbaton.ca import session as session_module
 from certbaton.ca.order import CertificateAuthority
 from certbaton.ca.session import Directories, Session
 from certbaton.errors import CaUnavailable, CertbatonError, ConfigurationError, RateLimited
-from certbaton.model import ChallengeInfo, IssuerSpec, KeyType
+from certbaton.model import ChallengeInfo, IssuerSpec, KeyType, Policy
 from certbaton.pki import PrivateKey
 from lab.process import free_ports
 
@@ -205,8 +205,13 @@ def test_the_directory_is_fetched_late_once_and_again_when_it_is_old(
     assert sum(each.path == "/directory" for each in stub.requests) > 1
 
 
+def test_who_looks_daily_for_a_profile_sees_the_directory_of_that_day() -> None:
+    """The look may come a fifth of a day early, and is not to find what was kept."""
+    assert timedelta(seconds=session_module.DIRECTORY_AGE) < Policy().back_off[-1] * 0.8
+
+
 def test_sessions_of_one_process_share_a_directory(stub: Stub) -> None:
-    """Each thread has sessions of its own, and the CA is asked once a day all the same."""
+    """Each thread has sessions of its own, and the CA is asked twice a day all the same."""
     spec = IssuerSpec("stub", f"{stub.url}/directory")
     shared: Directories = {}
     for _ in range(3):

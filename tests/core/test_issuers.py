@@ -31,6 +31,7 @@ from core.build import (
     NOW,
     POLICY,
     SHOP,
+    a_pending,
     a_snapshot,
     a_version,
     kinds,
@@ -272,6 +273,33 @@ def test_a_version_of_any_listed_issuer_fits(version: SecretVersion, reason: Rea
     assert fits(version, SPEC) is (reason is None)
     found = need(SPEC, a_snapshot(version), POLICY, NOW)
     assert (found.reason if found else None) is reason
+
+
+def test_what_came_without_a_profile_fits_until_that_is_required() -> None:
+    """The order that was placed without it then is no use either; one without a URL is."""
+    preferred = replace(SECOND_CA, profile_required=False)
+    required = replace(SECOND_CA, profile_required=True)
+    without = a_version(directory=SECOND_CA.directory, profile="short", served={SHOP: "wire"})
+    got = replace(without, profile_got="short")
+    for issuer, version, fitting in (
+        (preferred, without, True),
+        (required, without, False),
+        (required, got, True),
+    ):
+        assert fits(version, replace(SPEC, issuer=issuer, fallbacks=())) is fitting
+    spec = replace(SPEC, issuer=required, fallbacks=())
+    found = need(spec, a_snapshot(without), POLICY, NOW)
+    assert found is not None and found.reason is Reason.REQUEST_CHANGED
+    assert "profile short is required" in found.why and "the CA's default" in found.why
+    pending = a_pending(
+        directory=SECOND_CA.directory, account_url=f"{SECOND_CA.directory}/1", profile="short"
+    )
+    for order, kind in (
+        (pending, "DropOrder"),
+        (replace(pending, profile_got="short"), "AdvanceOrder"),
+        (replace(pending, url=None), "AdvanceOrder"),
+    ):
+        assert kinds(planned(world(without, pending=order), spec).actions) == [kind]
 
 
 def test_the_words_of_a_wrong_issuer_name_all_that_are_asked_for() -> None:

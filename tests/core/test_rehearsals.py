@@ -181,6 +181,16 @@ def test_production_waits_while_a_rehearsal_fails() -> None:
     assert wait.until == NOW + 10 * MINUTE and "still no record" in wait.what
 
 
+def test_production_waits_for_no_rehearsal_past_the_dangerous_moment() -> None:
+    """It wakes up at that very moment, and orders."""
+    dying = a_version("dying", begins=NOW - 85 * DAY, served={SHOP: "wire"})
+    snapshot = world(dying, rehearsal=ended(Outcome.FAILED, waits=DAY))
+    found = planned(snapshot, SPEC)
+    dangerous = NOW + 5 * DAY - 90 * DAY / 20
+    assert found.actions == () and found.waits[0].until == dangerous
+    assert kinds(planned(snapshot, SPEC, now=dangerous).actions)[0] == "StageOrder"
+
+
 def test_it_waits_for_the_back_off_of_the_order_that_failed() -> None:
     """It stands for the next one; the CA of production may have named that time."""
     waiting = replace(NO_SUCH_RECORD, retry_at=NOW + MINUTE)

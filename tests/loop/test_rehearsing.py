@@ -22,7 +22,8 @@ from loop.world import DAY, MINUTE, SECOND, Process, World, a_spec, settle
 
 HOUR = 60 * MINUTE
 STAGE = "https://stage.test/directory"
-ISSUER = IssuerSpec("lab", DIRECTORY, rehearsal=IssuerSpec("stage", STAGE))
+STAGING = IssuerSpec("stage", STAGE)
+ISSUER = IssuerSpec("lab", DIRECTORY, rehearsal=STAGING)
 ONE = replace(a_spec("one", "one"), issuer=ISSUER)
 
 
@@ -175,7 +176,7 @@ def test_an_order_of_another_certificate_is_left_alone() -> None:
     world = World(ONE)
     stage = world.add_ca(STAGE)
     stage.validation_time = timedelta(days=1)
-    two = replace(a_spec("two"), names=ONE.names, issuer=IssuerSpec("stage", STAGE))
+    two = replace(a_spec("two"), names=ONE.names, issuer=STAGING)
     process = world.process(ONE, two)
     settle(world, process)
     process.turn("two")
@@ -223,7 +224,7 @@ def test_what_is_to_end_in_certificates_there_keeps_its_authorizations() -> None
     """An order of another certificate at the rehearsal's CA may rest on the same ones."""
     world = World(ONE)
     stage = world.add_ca(STAGE)
-    two = replace(a_spec("two"), names=("one.example", "two.example"), issuer=ISSUER.rehearsal)
+    two = replace(a_spec("two"), names=("one.example", "two.example"), issuer=STAGING)
     stage.authorization_reuse, stage.issuance_time = 30 * DAY, 10 * MINUTE
     process = world.process(ONE, two)
     settle(world, process)

@@ -51,7 +51,8 @@ from certbaton.pki import PrivateKey
 
 _log = logging.getLogger(__name__)
 
-DIRECTORY_AGE: Final = 24 * 3600.0
+# Who looks daily for a profile, give or take a fifth, is not to see what was there yesterday.
+DIRECTORY_AGE: Final = 12 * 3600.0
 # What a CA has in its chains is few; a list without end is not followed.
 _MOST_ALTERNATES: Final = 10
 _NEEDED: Final = ("newNonce", "newAccount", "newOrder")
@@ -75,7 +76,7 @@ class Directory:
 
 
 Directories: TypeAlias = MutableMapping[str, Directory]
-"""By their URLs; sessions of any threads may share one, so that each CA is asked once a day."""
+"""By their URLs; sessions of any threads may share one, so that each CA is asked twice a day."""
 
 
 class Session:
@@ -83,7 +84,7 @@ class Session:
     One account at one CA, for **one thread**: nonces and connections are not shared.
 
     *account_url* is None until ``new_account`` or ``find_account`` was called, or what they
-    answered before. The directory is fetched at the first call, and again daily. Any call may
+    answered before. The directory is fetched at the first call, and again twice a day. Any call may
     raise CaUnavailable, RateLimited (``retry_at`` aware, UTC), AccountMissing, PermanentError or
     ConfigurationError, by the table in ``problems``. *traffic* is the process's, for all CAs;
     *directories* may be.
@@ -119,7 +120,7 @@ class Session:
         return self._net.account_url
 
     def directory(self) -> DirectoryInfo:
-        """What the CA's directory says of itself, at most a day old (section 7.1.1)."""
+        """What the CA's directory says of itself, at most half a day old (section 7.1.1)."""
         return self._current().info
 
     def new_account(self, external: ExternalAccountKey | None = None) -> str:

@@ -85,6 +85,13 @@ def _request_same(
             f"was asked for with {newest.profile or DEFAULT_PROFILE}",
             now,
         )
+    if issuer is not None and issuer.profile_required and newest.profile_got != issuer.profile:
+        return Need(
+            Reason.REQUEST_CHANGED,
+            f"profile {issuer.profile} is required, Secret {newest.ref} came with "
+            f"{newest.profile_got or DEFAULT_PROFILE}",
+            now,
+        )
     return None
 
 

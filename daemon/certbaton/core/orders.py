@@ -179,6 +179,11 @@ def _continues(
         and pending.names == spec.names
         and pending.key_type == spec.key_type
         and pending.profile == issuer.profile
+        and (
+            pending.url is None
+            or not issuer.profile_required
+            or pending.profile_got == issuer.profile
+        )
     )
 
 

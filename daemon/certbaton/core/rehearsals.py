@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from certbaton.core.issuers import away_until, waits_at
-from certbaton.core.renewal import is_dangerous
+from certbaton.core.renewal import dangerous_time, is_dangerous, wanted_version
 from certbaton.model import (
     Action,
     CertificateSpec,
@@ -50,7 +50,11 @@ def before_order(
             return None
         if last.outcome is Outcome.FAILED and last.retry_at is not None and now < last.retry_at:
             what = f"the rehearsal at {stage.name} failed {last.count} time(s) in a row, tried "
-            return Wait(f"{what}again then: {last.message}", last.retry_at, WaitKind.BACK_OFF)
+            version, until = wanted_version(spec, snapshot.versions, now), last.retry_at
+            if version is not None and version.leaf is not None:
+                # from then on there are none
+                until = min(until, dangerous_time(version.leaf, policy))
+            return Wait(f"{what}again then: {last.message}", until, WaitKind.BACK_OFF)
     if _cannot_tell(spec, stage, snapshot, policy, now):
         return None
     why = f"validation failed at {issuer.name}; {stage.name} is tried first"

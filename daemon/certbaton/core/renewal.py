@@ -114,6 +114,7 @@ def fits(version: SecretVersion, spec: CertificateSpec) -> bool:
 
     Any listed issuer will do, and each has its profile. It is the profile that was asked for
     that counts: a CA that did not have a preferred one would not have it the next time either.
+    Where it is required by now, what came without it does not fit.
     """
     return (
         version.leaf is not None
@@ -122,6 +123,7 @@ def fits(version: SecretVersion, spec: CertificateSpec) -> bool:
         and version.leaf.key_type == spec.key_type
         and (issuer := issuer_at(spec, version.directory)) is not None
         and version.profile == issuer.profile
+        and (not issuer.profile_required or version.profile_got == issuer.profile)
     )
 
 
