@@ -298,6 +298,28 @@ def test_a_ca_that_never_has_enough_gets_two_orders_a_day(lasts: timedelta) -> N
         assert sum(first <= each < first + day for each in times) <= 2
 
 
+@pytest.mark.parametrize("lasts", [6 * DAY, 160 * HOUR, 10 * DAY, 90 * DAY], ids=str)
+def test_it_never_uses_up_what_the_time_rule_needs(lasts: timedelta) -> None:
+    """Of six days four orders at once would have the next one after the end of the last."""
+    records = [OrderRecord(NOW, DIRECTORY, NAMES)]
+    version = a_version("first", begins=NOW, lasts=lasts, window=(NOW - HOUR, NOW - MINUTE))
+    now, number, least = NOW, 0, lasts
+    while now < NOW + 30 * DAY:
+        found = planned(a_snapshot(version, issued=records), now=now)
+        for action in found.actions:
+            if isinstance(action, StageOrder):
+                number += 1
+                records.append(OrderRecord(now, DIRECTORY, NAMES, action.advised))
+                version = a_version(
+                    f"v{number}", begins=now, lasts=lasts, window=(now - HOUR, now - MINUTE)
+                )
+        assert version.leaf is not None
+        least = min(least, version.leaf.not_after - now)
+        now += 2 * HOUR
+    assert least >= lasts / 6 - 2 * HOUR
+    assert any(record.advised for record in records)
+
+
 # --- asking -------------------------------------------------------------------------------------
 
 

@@ -193,7 +193,35 @@ def advised_until(
 
     It brought as many as it may within a day, or within one lifetime if that is shorter: a CA
     that asks for every new certificate to be renewed at once must not make us order without end.
+    Nor may it use our own limit up: of a short life the next one by the time rule would then come
+    too late.
     """
+    held = (
+        _advised_often(spec, snapshot, lifetime, policy, now),
+        _room_at(spec, snapshot, lifetime, policy),
+    )
+    return max((each for each in held if each is not None and each > now), default=None)
+
+
+def _room_at(
+    spec: CertificateSpec, snapshot: Snapshot, lifetime: timedelta, policy: Policy
+) -> datetime | None:
+    """Say from when on an order leaves room in our limit for the next one, before it is late."""
+    issued = issued_at(spec, snapshot, spec.issuer)
+    others = max(policy.order_limit - 1, 1)
+    if len(issued) < others:
+        return None
+    late_after = lifetime * (1 - policy.late)
+    return issued[-others] - snapshot.clock_apart + policy.order_limit_window - late_after
+
+
+def _advised_often(
+    spec: CertificateSpec,
+    snapshot: Snapshot,
+    lifetime: timedelta,
+    policy: Policy,
+    now: datetime,
+) -> datetime | None:
     apart = snapshot.clock_apart
     span = min(policy.advice_limit_window, lifetime)
     advised = sorted(
