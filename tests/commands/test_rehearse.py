@@ -101,3 +101,10 @@ def test_an_issuer_without_a_place_to_rehearse_is_told_by_its_key(place: Place) 
     with pytest.raises(ConfigurationError, match=r"issuers\.lab\.rehearsal"):
         rehearse(place.desk, "shop", MINUTE)
     assert place.hands.writes == []
+
+
+def test_that_the_certificate_is_paused_is_said(place: Place) -> None:
+    """Nobody would answer until then."""
+    place.specs = (replace(SPEC, paused=True),)
+    assert rehearse(place.desk, "shop", timedelta(0)) == 6
+    assert "paused in the configuration" in place.output

@@ -139,6 +139,8 @@ def rehearse(desk: Desk, name: str, patience: timedelta) -> int:
         )
     now = desk.clock()
     asked = desk.attempt(lambda store: _ask_rehearsal(store, name, now))
+    if spec.paused:
+        desk.say(f"But {name} is paused in the configuration: nothing is rehearsed until then.")
     desk.say(f"{name}: a rehearsal at {stages[0]} is asked for; waiting for the daemon.")
 
     def answered(store: Store) -> Rehearsal | None:
