@@ -6,9 +6,11 @@ import os
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
 from typing import Literal
 
 import pytest
+import requests
 
 from ca.test_session_pebble import Answers
 from certbaton.ca.order import Failed, Issued, Unfinished
@@ -104,6 +106,9 @@ def test_a_clock_that_is_off_by_hours_hurts_nobody(boulder: Boulder, client: Cli
     """In every answer of an issuance, ahead and behind."""
     for off in (-30, 30):
         boulder.date_off = timedelta(hours=off)
+        asked = requests.get(boulder.directory, verify=boulder.ca_bundle, timeout=10)
+        told = parsedate_to_datetime(asked.headers["Date"])
+        assert abs(told - datetime.now(UTC) - boulder.date_off) < timedelta(seconds=10)
         client.issue(f"off{abs(off)}-{off < 0}.example.com".lower())
 
 
@@ -250,10 +255,13 @@ def test_a_conflict_without_a_type_of_its_own(boulder: Boulder, client: Client) 
     client.issue("conflict.example.com")
 
 
-def test_an_account_that_is_forgotten(boulder: Boulder, client: Client) -> None:
+def test_an_account_that_is_forgotten(
+    boulder: Boulder, client: Client, answers: Answers
+) -> None:
     """accountDoesNotExist in one account's requests only."""
     boulder.answer("*", 400, "accountDoesNotExist", "unknown", times=None, account=client.account)
     assert isinstance(refused(lambda: client.order("forgotten.example.com")), AccountMissing)
+    Client(boulder, answers).issue("another-account.example.com")
     boulder.calm()
     client.issue("forgotten.example.com")
 
