@@ -8,17 +8,21 @@ again: it then finds what it did, or is told Conflict and the tick looks again.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from certbaton.cluster import Cluster
+from certbaton.dealings import Dealings
 from certbaton.errors import Conflict, RetryableError
+from certbaton.following import no_slot
 from certbaton.model import (
     Action,
     AdvanceOrder,
+    CheckRenewalInfo,
     CloseOrder,
     DeleteVersion,
+    DropOrder,
     EnsureAccount,
     GiveUp,
     MarkForDeletion,
@@ -29,15 +33,17 @@ from certbaton.model import (
     Proof,
     PutBack,
     PutBackJournal,
+    Rehearse,
     Reject,
     Rejection,
     Repoint,
+    RollAccountKey,
     SecretVersion,
     StageOrder,
     Unmark,
 )
-from certbaton.ordering import Orders
 from certbaton.targets import Target
+from certbaton.telemetry import logger
 
 # A version that an answer to our own write showed this recently need not be read again.
 FRESH = timedelta(seconds=10)
@@ -68,13 +74,15 @@ class Applied:
     """
     What an action came to; *retry_after* where it has to go on later.
 
-    *trouble* is a sentence for somebody to look at, although the action was done.
+    *trouble* is a sentence for somebody to look at, although the action was done. *quiet*: nothing
+    came of it that anybody should read of.
     """
 
     announcements: tuple[Announcement, ...] = ()
     retry_after: timedelta | None = None
     what: str = ""
     trouble: str | None = None
+    quiet: bool = False
 
 
 class Applier:
@@ -84,7 +92,7 @@ class Applier:
         self,
         cluster: Cluster,
         target: Target,
-        orders: Orders,
+        dealings: Dealings,
         *,
         policy: Policy,
         field_manager: str,
@@ -93,7 +101,7 @@ class Applier:
         """*clock* gives aware UTC; *field_manager* is the instance's."""
         self._cluster = cluster
         self._target = target
-        self._orders = orders
+        self._dealings = dealings
         self._policy = policy
         self._field_manager = field_manager
         self._clock = clock
@@ -118,7 +126,7 @@ class Applier:
             case GiveUp():
                 return self._give_up(action)
             case NoteService(service=service, why=why, drift_rounds=rounds):
-                self._orders.note_service(action)
+                self._dealings.journals.note_service(action)
                 told = Announcement(service, "CertificateDrift", why, warning=True)
                 return Applied((told,) if rounds else ())
             case PutBack(ref=ref):
@@ -135,21 +143,65 @@ class Applier:
                 return Applied()
             case DeleteVersion(version=version):
                 return self._delete(version)
-            case EnsureAccount(issuer=issuer):
-                self._orders.ensure_account(issuer)
-                return Applied()
+            case EnsureAccount() | RollAccountKey():
+                return self._account(action)
             case StageOrder():
-                self._orders.stage(action)
-                return Applied()
+                return self._stage(action)
             case AdvanceOrder():
-                progress = self._orders.advance(action)
+                progress = self._dealings.orders.advance(action)
                 if progress.version is not None:
                     self._note(progress.version)
                 return Applied(retry_after=progress.retry_after, what=progress.what)
+            case DropOrder(pending=pending):
+                wait = self._dealings.orders.drop(action)
+                return Applied(retry_after=wait, what=no_slot(pending.directory))
             case CloseOrder():
-                self._orders.close(action)
+                self._dealings.orders.close(action)
                 return Applied()
+            case Rehearse():
+                progress = self._dealings.rehearsals.rehearse(action)
+                if progress.retry_after is None:
+                    return Applied(trouble=progress.what or None)
+                return Applied(retry_after=progress.retry_after, what=progress.what)
+            case CheckRenewalInfo():
+                return self._advice(action)
         raise AssertionError(f"no handler for {type(action).__name__}")
+
+    # --- at CAs -------------------------------------------------------------------
+
+    def _account(self, action: EnsureAccount | RollAccountKey) -> Applied:
+        accounts, issuer = self._dealings.accounts, action.issuer
+        do = accounts.roll if isinstance(action, RollAccountKey) else accounts.ensure
+        wait = do(issuer, action.certificate, self._dealings.journals.lifetime(action.certificate))
+        what = f"another certificate works on the account at {issuer.name}"
+        return Applied(retry_after=wait, what=what)
+
+    def _stage(self, action: StageOrder) -> Applied:
+        told = self._dealings.caa.before(action)
+        for sentence in told:
+            logger().warning("caa", certificate=action.certificate, advice=sentence)
+        self._dealings.orders.stage(action)
+        return Applied(self._at_all(action.certificate, "CertificateCaa", told, warning=True))
+
+    def _advice(self, action: CheckRenewalInfo) -> Applied:
+        advised = self._dealings.advice.check(action)
+        told = (advised.news,) if advised.news else ()
+        return Applied(
+            self._at_all(action.certificate, "CertificateRenewalAdvised", told),
+            retry_after=advised.retry_after,
+            what=f"renewal information of {action.version.ref} is asked for",
+            quiet=not advised.noted,
+        )
+
+    def _at_all(
+        self, certificate: str, reason: str, sentences: Sequence[str], *, warning: bool = False
+    ) -> tuple[Announcement, ...]:
+        spec = self._dealings.specs.get(certificate)
+        return tuple(
+            Announcement(service.ref, reason, f"{certificate}: {sentence}", warning)
+            for sentence in sentences
+            for service in (spec.services if spec else ())
+        )
 
     # --- the rollout --------------------------------------------------------------
 

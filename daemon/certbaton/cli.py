@@ -11,6 +11,7 @@ from __future__ import annotations
 import socket
 import sys
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +30,8 @@ from certbaton.commands.options import (
 from certbaton.errors import CertbatonError, ConfigurationError
 from certbaton.model import RolloutWindow
 from certbaton.settings import Config
+from certbaton.settings_advice import advise, spellings
+from certbaton.settings_issuers import Issuers
 
 if TYPE_CHECKING:
     from certbaton.cluster import Cluster, Lease
@@ -64,7 +67,8 @@ def _connect(config: Config, kubeconfig: str | None, context: str | None) -> tup
         wall=utc_now,
     )
     targets = {service.ref for spec in config.specs() for service in spec.services}
-    return Cluster(FencedApi(api, lease.ensure), instance, targets), lease
+    fenced = FencedApi(api, lease.ensure)
+    return Cluster(fenced, instance, targets, account_secrets=config.account_secrets()), lease
 
 
 def _check_windows(config: Config) -> None:
@@ -158,12 +162,41 @@ def plan(
 
 
 @config_app.command("check")
-def config_check(config: ConfigPath = DEFAULT_CONFIG) -> None:
-    """Read the configuration, and say what is wrong with it. Needs no cluster."""
+def config_check(
+    config: ConfigPath = DEFAULT_CONFIG,
+    caa: Annotated[
+        bool, typer.Option("--caa", help="Ask DNS whether CAA records are in a CA's way.")
+    ] = False,
+) -> None:
+    """
+    Read the configuration, and say what is wrong with it. Needs no cluster.
+
+    Notes tell what a CA is known not to take; with them alone the exit code is 0.
+    """
     settings = configuration.load(config)
     _check_windows(settings)
     count = len(settings.certificates)
     typer.echo(f"{config}: in order, {count} certificate{'' if count == 1 else 's'}")
+    for note in (*spellings(settings), *advise(settings)):
+        typer.echo(f"  note   {note}")
+    for note in _caa_notes(settings) if caa else ():
+        typer.echo(f"  note   {note}")
+
+
+def _caa_notes(settings: Config) -> Iterator[str]:
+    """Look CAA records up, of every certificate at each of its CAs; trouble is a note too."""
+    from certbaton import caa
+
+    issuers = Issuers(settings.issuers)
+    for index, item in enumerate(settings.certificates):
+        found = caa.look_up(item.dns_names, settings.resolvers)
+        for name in item.issuer_names:
+            known = issuers.known(name)
+            # no account: it is in the cluster, which is not asked here
+            advice = caa.judge(
+                found, known.caa if known else (), None, settings.solvers[item.solver].type
+            )
+            yield from (f"certificates[{index}] at {name}: {each}" for each in advice.sentences)
 
 
 @app.command()

@@ -23,8 +23,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
 from certbaton.errors import ConfigurationError
-from certbaton.model import ObjectRef
-from certbaton.settings import Config, Http01Config
+from certbaton.settings import Config
+from certbaton.settings_checks import check
 from certbaton.settings_fields import not_text, shown, write_duration
 
 # No key lies deeper (solvers.NAME.rfc2136.tsigSecretFile); YAML aliases can go on for ever.
@@ -78,76 +78,6 @@ def _read_yaml(text: str) -> object:
         raise ConfigurationError(
             "a value does not fit its YAML tag, or is too long a number", where="the file"
         ) from None
-
-
-def _cross_check(config: Config) -> None:
-    """Refuse what no single key can show: names that point nowhere, things named twice."""
-    _check_solvers(config)
-    for index, release in enumerate(config.take_over_from):
-        if release == f"{config.instance.namespace}/{config.instance.release}":
-            raise ConfigurationError(
-                f"{release} is this very release", where=f"takeOverFrom[{index}]"
-            )
-    names: dict[str, str] = {}
-    claimed: dict[ObjectRef, str] = {}
-    for index, item in enumerate(config.certificates):
-        where = f"certificates[{index}]"
-        if item.name in names:
-            raise ConfigurationError(
-                f"{item.name!r} is already the name of {names[item.name]}", where=f"{where}.name"
-            )
-        names[item.name] = where
-        if item.issuer not in config.issuers:
-            raise ConfigurationError(
-                f"there is no issuer {item.issuer!r}; {_known(config.issuers)}",
-                where=f"{where}.issuer",
-            )
-        solver = config.solvers.get(item.solver)
-        if solver is None:
-            raise ConfigurationError(
-                f"there is no solver {item.solver!r}; {_known(config.solvers)}",
-                where=f"{where}.solver",
-            )
-        for place, name in enumerate(item.dns_names):
-            if name.startswith("*.") and solver.type != "dns-01":
-                raise ConfigurationError(
-                    f"{name!r} is a wildcard, which a CA only validates by dns-01, and solver "
-                    f"{item.solver!r} is {solver.type}",
-                    where=f"{where}.dnsNames[{place}]",
-                )
-        for place, service in enumerate(item.services):
-            ref = ObjectRef(service.namespace, service.name)
-            if ref in claimed:
-                raise ConfigurationError(
-                    f"Service {ref} is already served by {claimed[ref]}; a listener has one "
-                    "certificate, so put all names on one",
-                    where=f"{where}.services[{place}]",
-                )
-            claimed[ref] = where
-
-
-def _check_solvers(config: Config) -> None:
-    ports = {config.health_port: "healthPort"}
-    for name, solver in config.solvers.items():
-        where = f"solvers.{name}"
-        if isinstance(solver, Http01Config):
-            if solver.port in ports:
-                raise ConfigurationError(
-                    f"{solver.port} is already the port of {ports[solver.port]}",
-                    where=f"{where}.port",
-                )
-            ports[solver.port] = where
-        elif (solver.rfc2136.tsig_key_name is None) != (solver.rfc2136.tsig_secret_file is None):
-            missing, given = "tsigKeyName", "tsigSecretFile"
-            if solver.rfc2136.tsig_key_name is not None:
-                missing, given = given, missing
-            raise ConfigurationError(
-                f"this key is required, as {given} is set", where=f"{where}.rfc2136.{missing}"
-            )
-
-
-def _known(section: Mapping[str, object]) -> str:
-    return f"known are {', '.join(sorted(section))}" if section else "none is configured"
 
 
 def _is_tag(location: tuple[int | str, ...], index: int) -> bool:
@@ -310,7 +240,7 @@ def parse(text: str, env: Mapping[str, str] | None = None) -> Config:
         config = Config.model_validate(given)
     except ValidationError as exc:
         raise _mistake(exc, given) from None
-    _cross_check(config)
+    check(config)
     return config
 
 

@@ -13,6 +13,7 @@ What can go wrong, told as an answer to "what now?".
     ├── PermanentError         a person must change something outside; tried again all the same
     │   ├── AccountMissing     the CA doesn't know our account
     │   ├── AccountRefused     it knows it, and won't have it: deactivated, new terms
+    │   │   └── ExternalAccountRequired   also a ConfigurationError: only an operator has one
     │   ├── ProfileRefused     the CA doesn't have the profile
     │   └── CaaForbids         the domain's CAA records
     └── Conflict               somebody wrote first: look again, at once
@@ -82,6 +83,10 @@ class AccountMissing(PermanentError):
 
 class AccountRefused(PermanentError):
     """The CA will not work for our account: deactivated, unbound, or new terms to agree to."""
+
+
+class ExternalAccountRequired(AccountRefused, ConfigurationError):
+    """The CA binds accounts to those that it knows otherwise, and none was given (7.3.4)."""
 
 
 class ProfileRefused(PermanentError):

@@ -20,6 +20,7 @@ from certbaton.core.rollover import UNPROVEN, standing_proof
 from certbaton.model import (
     Account,
     Binding,
+    CaTrouble,
     CertificateSpec,
     Claim,
     Instance,
@@ -27,7 +28,9 @@ from certbaton.model import (
     Leaf,
     ListenerState,
     ObjectRef,
+    Outcome,
     Policy,
+    RenewalCheck,
     Route,
     SecretVersion,
     ServiceSpec,
@@ -56,11 +59,14 @@ class Observer:
         look: Look = probe.look,
         policy: Policy = DEFAULT_POLICY,
         take_over_from: frozenset[Instance] = frozenset(),
+        renewal_checks: Callable[[], Mapping[ObjectRef, RenewalCheck]] = dict,
+        ca_troubles: Callable[[], Mapping[str, CaTrouble]] = dict,
     ) -> None:
         """
         *route* is ``auto``, ``outside`` or ``inside``; *timeout* is one handshake's.
 
-        Services are taken away from the instances of *take_over_from*.
+        Services are taken away from the instances of *take_over_from*. *renewal_checks* and
+        *ca_troubles* give what this process knows, see `Snapshot`.
         """
         self._cluster = cluster
         self._target = target
@@ -69,6 +75,8 @@ class Observer:
         self._look = look
         self._policy = policy
         self._take_over_from = take_over_from
+        self._renewal_checks = renewal_checks
+        self._ca_troubles = ca_troubles
 
     def snapshot(
         self,
@@ -112,7 +120,7 @@ class Observer:
         counted = (*journals.values(), *cluster.store.lost_journals())
         references = cluster.services.references()
         return Snapshot(
-            accounts=self._accounts(spec),
+            accounts=self._accounts(spec, journal),
             journal=journal,
             journal_lost=journal is not None and not journal.resource_version,
             versions=versions,
@@ -137,18 +145,25 @@ class Observer:
             ),
             clock_apart=cluster.api.clock_apart() or timedelta(0),
             claims=claimed,
+            renewal_checks=self._renewal_checks(),
+            ca_troubles=self._ca_troubles(),
+            open_orders=_open_orders(journals),
             complete=cluster.complete,
             problems=cluster.problems(),
         )
 
-    def _accounts(self, spec: CertificateSpec | None) -> dict[str, Account]:
-        found = {}
+    def _accounts(
+        self, spec: CertificateSpec | None, journal: Journal | None
+    ) -> dict[str, Account]:
+        wanted: set[str] = set()
         for issuer in spec.issuers if spec else ():
-            for each in (issuer, *((issuer.rehearsal,) if issuer.rehearsal else ())):
-                account = self._cluster.store.account(each.directory)
-                if account is not None:
-                    found[each.directory] = account
-        return found
+            wanted.add(issuer.directory)
+            if issuer.rehearsal is not None:
+                wanted.add(issuer.rehearsal.directory)
+        if journal is not None and journal.pending is not None:
+            wanted.add(journal.pending.directory)
+        found = {directory: self._cluster.store.account(directory) for directory in wanted}
+        return {directory: account for directory, account in found.items() if account}
 
     def _claim(self, state: ServiceState, now: datetime) -> Claim | None:
         """Say whose the Service is, if another instance's; one request now and then."""
@@ -234,3 +249,16 @@ class Observer:
 def _proven(version: SecretVersion, service: ServiceSpec, binding: Binding) -> bool:
     proof = standing_proof(version, service.ref, binding)
     return proof is not None and proof.how != UNPROVEN
+
+
+def _open_orders(journals: Mapping[str, Journal]) -> dict[str, tuple[str, ...]]:
+    """Name the certificates that have an order open, or a rehearsal's, by the CA's directory."""
+    found: dict[str, list[str]] = {}
+    for name, journal in sorted(journals.items()):
+        rehearsal = journal.rehearsal
+        at = {journal.pending.directory} if journal.pending is not None else set()
+        if rehearsal is not None and rehearsal.outcome is Outcome.OPEN and rehearsal.url:
+            at.add(rehearsal.directory)
+        for directory in at:
+            found.setdefault(directory, []).append(name)
+    return {directory: tuple(names) for directory, names in found.items()}

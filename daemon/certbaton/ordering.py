@@ -1,254 +1,298 @@
 """
-The ordering half of `certbaton.apply`: account, order, challenges, certificate.
+Orders: staged in the Journal, brought to a certificate at the CA, and closed.
 
-Intent is written before what cannot be repeated: the private key lies in the
-Journal before the CA is asked to sign for it (RFC 8555 section 7.4).
+Intent is written before what cannot be repeated: the private key lies in the Journal before the
+CA is asked to sign for it (RFC 8555 section 7.4), and that it is finalized before it is.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from certbaton import pki
+from certbaton.accounts import Accounts
+from certbaton.authorities import Authorities
+from certbaton.ca.newly import ServerErrors, Wish
 from certbaton.ca.order import (
     CertificateAuthority,
     Failed,
     Issued,
     Unfinished,
     Validated,
+    abandon,
     advance,
     challenges_of,
 )
+from certbaton.challenges import Challenges
 from certbaton.cluster import Cluster
-from certbaton.core.limits import next_failure
-from certbaton.core.renewal import known_lifetime
 from certbaton.errors import (
     AccountMissing,
     CertbatonError,
     ClusterUnavailable,
     Conflict,
     PermanentError,
-    RetryableError,
     SolverNotReady,
 )
+from certbaton.following import Following, Progress, no_slot, not_ready
+from certbaton.journals import Journals
 from certbaton.model import (
     AdvanceOrder,
     ChallengeInfo,
     CloseOrder,
-    Drift,
-    FailedValidation,
-    Failure,
-    IssuerSpec,
+    DropOrder,
     Journal,
     KeyType,
-    NoteService,
     OrderInfo,
-    OrderRecord,
     PendingOrder,
     Policy,
-    SecretVersion,
     StageOrder,
 )
-from certbaton.solvers import Solver
+from certbaton.staging import stage
 from certbaton.telemetry import logger
 
-Connect = Callable[[IssuerSpec, pki.PrivateKey, str | None], CertificateAuthority]
 
-# Records outlive the longest window that any limit looks at, by this.
-KEEP_LONGER = timedelta(days=1)
-LOOK_AGAIN = timedelta(seconds=5)
-# A name server that is gone for good must not keep an order open for ever.
-CLEAN_UP_TRIES = 3
+class NotStored(PermanentError):
+    """
+    The certificate is there, and the cluster does not take its Secret (quota, admission).
 
-
-class OrderFailed(PermanentError):
-    """The order ended without a certificate; it is in the Journal already, with its back-off."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far an order got: *version* when it ended in one, else when to go on."""
-
-    version: SecretVersion | None = None
-    retry_after: timedelta | None = None
-    what: str = ""
+    It is kept in the Journal, and storing is tried again; nothing is ordered for that.
+    """
 
 
 class Orders:
-    """Everything that talks to a CA."""
+    """One order at a time of each certificate."""
 
     def __init__(
         self,
         cluster: Cluster,
-        connect: Connect,
-        solvers: Mapping[str, Solver],
-        issuers: Mapping[str, IssuerSpec],
-        solver_of: Mapping[str, str],
+        authorities: Authorities,
+        accounts: Accounts,
+        challenges: Challenges,
+        journals: Journals,
         *,
         policy: Policy,
-        clock: Callable[[], datetime],
-        sleep: Callable[[float], bool],
-        patience: timedelta = timedelta(minutes=2),
+        following: Following,
     ) -> None:
-        """
-        *issuers* by directory; *solver_of* names each certificate's solver;
-        *sleep* returns False when the process is to stop; *patience* is how long
-        one call follows an order before the Journal takes over.
-        """
         self._cluster = cluster
-        self._connect = connect
-        self._solvers = solvers
-        self._issuers = issuers
-        self._solver_of = solver_of
+        self._authorities = authorities
+        self._accounts = accounts
+        self._challenges = challenges
+        self._journals = journals
         self._policy = policy
-        self._clock = clock
-        self._sleep = sleep
-        self._patience = patience
-        self._locks: dict[str, threading.Lock] = {}
-        self._presented: dict[str, dict[str, ChallengeInfo]] = {}
-        self._unclean: dict[str, int] = {}
-
-    # --- account ----------------------------------------------------------------------
-
-    def ensure_account(self, issuer: IssuerSpec) -> None:
-        """Key stored, then newAccount, then URL stored: the same key gives the same account."""
-        # certificates of one issuer share its account; other issuers are not held up
-        with self._locks.setdefault(issuer.directory, threading.Lock()):
-            account = self._cluster.store.account(issuer.directory)
-            if account is None:
-                key = pki.PrivateKey.generate(KeyType.EC_P256)
-                account = self._cluster.store.create_account(issuer.directory, key)
-            if account.url is not None:
-                return
-            stored = self._cluster.store.account_key(issuer.directory)
-            if stored is None:
-                raise PermanentError(
-                    f"the account Secret of {issuer.directory} has no readable key; restore it, "
-                    "or delete it for a new account"
-                )
-            url = self._connect(issuer, stored, None).new_account()
-            self._cluster.store.save_account_url(account, url)
-
-    # --- order ------------------------------------------------------------------------
+        self._following = following
+        self._server_errors = ServerErrors()
+        self._answered: set[str] = set()  # URLs of orders whose challenges are answered
 
     def stage(self, action: StageOrder) -> None:
-        """Write key and CSR into the Journal; see the crash table."""
-        spec = action.spec
-        if action.list_first:
-            known = {version.ref for version in self._cluster.store.versions(spec.name)}
-            live = {version.ref for version in self._cluster.store.list_versions_live(spec.name)}
-            if live - known:
-                raise Conflict("the cluster holds versions that the watch has not delivered yet")
-        account = self._cluster.store.account(spec.issuer.directory)
-        if account is None or account.url is None:
-            raise Conflict("the account is gone")
-        key = pki.PrivateKey.generate(spec.key_type)
-        pending = PendingOrder(
-            directory=spec.issuer.directory,
-            account_url=account.url,
-            names=spec.names,
-            key_type=spec.key_type,
-            public_key_sha256=key.public_key_sha256,
-            reason=action.reason,
-            staged_at=self._clock(),
-            profile=spec.issuer.profile,
-        )
-        journal = self._cluster.store.journal(spec.name) or Journal()
-        if journal.pending is not None:
-            raise Conflict("an order is open already")
-        self._cluster.store.save_journal(
-            spec.name,
-            replace(journal, pending=pending),
-            key=key,
-            csr=pki.make_csr(key, spec.names),
-        )
+        """Write key and CSR into the Journal; see the crash table. Raises what `stage` does."""
+        stage(self._cluster.store, action, self._following.clock())
+
+    # --- advancing ----------------------------------------------------------------------
 
     def advance(self, action: AdvanceOrder) -> Progress:
-        """Bring the order as far as it gets; raises OrderFailed when it came to nothing."""
-        try:
-            return self._advance(action)
-        except AccountMissing:
-            # the CA forgot it: the next turn makes a new one, with the same key
-            account = self._cluster.store.account(action.pending.directory)
-            if account is not None and account.url == action.pending.account_url:
-                self._cluster.store.save_account_url(account, None)
-            raise
+        """
+        Bring the order as far as it gets.
+
+        Raises OrderFailed when it came to nothing, NotStored where its Secret cannot be written,
+        and what the CA's calls raise.
+        """
+        name, directory = action.certificate, action.pending.directory
+        journal, pending = self._journals.current(name, action.pending)
+        if action.pending.chain is not None:
+            key = self._pending_key(name, journal, pending)
+            return self._store(name, journal, pending, key, action.pending.chain)
+        with self._authorities.orders.taken(directory, name) as wait:
+            if wait is not None:
+                return Progress(retry_after=wait, what=no_slot(directory))
+            lifetime = self._journals.lifetime(name)
+            with self._authorities.outages.trying(directory, name, lifetime):
+                try:
+                    return self._advance(action)
+                except AccountMissing:
+                    # the CA forgot it, or knows its key by another URL
+                    self._accounts.lost(directory, action.pending.account_url)
+                    raise
 
     def _advance(self, action: AdvanceOrder) -> Progress:
         name = action.certificate
-        journal, pending = self._current(name, action.pending)
-        key, csr = self._cluster.store.pending_key(name), self._cluster.store.pending_csr(name)
-        account_key = self._cluster.store.account_key(pending.directory)
-        if key is None or csr is None or account_key is None:
-            if pending.url is not None:  # it may be signed by now, and nobody can tell
-                journal = _counted(journal, pending, self._server_time())
-            raise self._fail(name, journal, "its key, or the account's, is gone from the cluster")
-        if pending.chain is not None:
-            return self._store(name, journal, pending, key, pending.chain)
-        issuer = self._issuers.get(pending.directory) or IssuerSpec(
-            name=pending.directory, directory=pending.directory
-        )
-        ca = self._connect(issuer, account_key, pending.account_url)
+        journal, pending = self._journals.current(name, action.pending)
+        key = self._pending_key(name, journal, pending)
+        csr = self._cluster.store.pending_csr(name)
+        if csr is None:
+            raise self._lost(name, journal, pending, "its signing request")
+        issuer = self._authorities.issuer(pending.directory)
+        ca = self._accounts.session(issuer, pending.account_url)
         order: OrderInfo | None = None
         if pending.url is None:
             if action.finish_only:
-                self._save(name, replace(journal, pending=None))
+                self._journals.save(name, replace(journal, pending=None))
                 return Progress()
-            order = ca.new_order(pending.names, pending.profile)
-            if self._is_anothers(name, order.url):
-                what = "the CA hands out an order that another certificate works on"
-                return Progress(retry_after=self._policy.back_off[0], what=what)
-            pending = replace(pending, url=order.url, expires=order.expires)
-            journal = self._save(name, replace(journal, pending=pending), keep_key=True)
-            # from here on this process knows all that is presented for it
-            self._presented[name] = {}
+            placed = self._place(name, ca, journal, pending)
+            if isinstance(placed, Progress):
+                return placed
+            journal, pending, order = placed
         assert pending.url is not None  # noqa: S101 - it was just recorded
-        if action.finish_only and not (spent := self._is_spent(ca, pending.url)):
-            self._clean_up(name, pending)
+        url = pending.url
+        if action.finish_only and not (spent := self._is_spent(ca, url)):
             if spent is None:
-                journal = _counted(journal, pending, self._server_time())
-            self._save(name, replace(journal, pending=None))
+                journal = self._journals.counted(journal, pending)
+            self._end(name, ca, pending)
+            self._journals.save(name, replace(journal, pending=None))
             return Progress()
-        # one that left the configuration has no solver; its order is only awaited
-        solver = self._solver(name)
+
+        def finalizing() -> None:
+            nonlocal journal, pending
+            if not pending.finalizing:
+                pending = replace(pending, finalizing=True)
+                kept = replace(journal, pending=pending)
+                journal = self._journals.save(name, kept, keep_key=True)
+
         try:
             outcome = advance(
                 ca,
-                pending.url,
+                url,
                 csr,
-                challenge_type=solver.challenge_type if solver else "",
-                present=lambda challenges: self._present(name, solver, challenges),
-                sleep=self._sleep,
-                patience=self._patience,
-                now=self._clock,
+                # one that left the configuration has no solver; its order is only awaited
+                challenge_type=self._challenges.kind(name),
+                present=lambda challenges: self._challenges.present(name, url, challenges),
+                sleep=self._following.sleep_at(self._authorities, pending.directory),
+                patience=self._following.patience,
+                now=self._following.clock,
                 order=order,
+                answered=url in self._answered,
+                finalizing=finalizing,
             )
-        except SolverNotReady as exc:
-            again = exc.retry_at - self._clock() if exc.retry_at else LOOK_AGAIN
-            return Progress(retry_after=max(again, timedelta(0)), what=str(exc))
+        except SolverNotReady as error:
+            if self._following.clock() >= self._deadline(pending):
+                raise self._give_up(name, ca, journal, pending, str(error)) from error
+            return not_ready(error, self._following.clock())
         match outcome:
-            case Issued(chain=chain, certificate_url=url):
-                pending = replace(pending, certificate_url=url)
+            case Issued(chain=chain, certificate_url=certificate_url):
+                self._answered.discard(url)
+                pending = replace(pending, certificate_url=certificate_url)
                 return self._store(name, journal, pending, key, chain)
-            case Unfinished(what=what, retry_after=retry_after):
+            case Unfinished(what=what, retry_after=retry_after, answered=answered):
+                if answered:
+                    self._answered.add(url)
+                if self._following.clock() >= self._deadline(pending):
+                    raise self._give_up(name, ca, journal, pending, what)
                 return Progress(retry_after=retry_after, what=what)
-            case Failed(message=message, names=names):
-                self._clean_up(name, pending)
-                raise self._fail(name, journal, message, names)
+            case Failed(message=message, names=names, kind=kind):
+                self._end(name, ca, pending, others_pending=len(pending.names) > 1)
+                raise self._journals.fail(name, journal, message, names, kind)
             case Validated():
                 raise AssertionError("no rehearsal was asked for")
+
+    def _place(
+        self, name: str, ca: CertificateAuthority, journal: Journal, pending: PendingOrder
+    ) -> tuple[Journal, PendingOrder, OrderInfo] | Progress:
+        """Ask for the order, and write what it is to be known by."""
+        issuer = self._authorities.issuer(pending.directory)
+        wish = Wish(
+            pending.names,
+            pending.profile,
+            issuer.profile_required,
+            pending.replaces,
+            pending.not_after,
+        )
+
+        def say(note: str) -> None:
+            logger().info("order_without", certificate=name, directory=pending.directory, why=note)
+
+        placed = self._server_errors.place(ca, name, wish, say)
+        order = placed.order
+        if self._is_anothers(name, order.url):
+            what = "the CA hands out an order that another certificate works on"
+            return Progress(retry_after=self._policy.back_off[0], what=what)
+        pending = replace(
+            pending,
+            staged_at=self._begun(pending),
+            url=order.url,
+            expires=order.expires,
+            profile_got=placed.profile,
+            replaces=placed.replaces,
+            not_after=placed.not_after,
+            finalizing=order.status == "ready",
+        )
+        journal = self._journals.save(name, replace(journal, pending=pending), keep_key=True)
+        # from here on this process knows all that is presented for it
+        self._challenges.begin(order.url)
+        return journal, pending, order
+
+    def _begun(self, pending: PendingOrder) -> datetime:
+        """One that lay in the Journal while no process ran has its time from now on."""
+        now = self._following.clock()
+        old = now - pending.staged_at > self._policy.order_limit_open / 24
+        return now if old else pending.staged_at
+
+    def _is_anothers(self, name: str, url: str) -> bool:
+        """Say whether another Journal has that order: Let's Encrypt hands open ones out again."""
+        return any(
+            other != name and journal.pending is not None and journal.pending.url == url
+            for other, journal in self._cluster.store.journals().items()
+        )
+
+    def _is_spent(self, ca: CertificateAuthority, url: str) -> bool | None:
+        """Say whether the CA has begun to sign it; None where it does not tell us any more."""
+        try:
+            order = ca.order(url)
+        except PermanentError:
+            return None
+        return order.certificate is not None or order.status in ("processing", "valid")
+
+    def _deadline(self, pending: PendingOrder) -> datetime:
+        end = pending.staged_at + self._policy.order_limit_open
+        return min(end, pending.expires) if pending.expires is not None else end
+
+    def _give_up(
+        self,
+        name: str,
+        ca: CertificateAuthority,
+        journal: Journal,
+        pending: PendingOrder,
+        what: str,
+    ) -> CertbatonError:
+        if pending.committed:  # it may be signed yet, and nobody will look
+            journal = self._journals.counted(journal, pending)
+        self._end(name, ca, pending)
+        since = f"{pending.staged_at:%FT%TZ}"
+        return self._journals.fail(name, journal, f"nothing came of it since {since}: {what}")
+
+    # --- ending -------------------------------------------------------------------------
+
+    def drop(self, action: DropOrder) -> timedelta | None:
+        """
+        Take an order that was never finalized out of the Journal, and away from the CA.
+
+        What the CA does not answer to is left there to expire. Gives when to ask again where
+        there is no slot.
+        """
+        name = action.certificate
+        journal, pending = self._journals.current(name, action.pending)
+        directory = pending.directory
+        with self._authorities.orders.taken(directory, name) as wait:
+            if wait is not None:
+                return wait
+            if pending.url is not None:
+                issuer = self._authorities.issuer(directory)
+                away = self._authorities.outages.is_away(directory)
+                try:
+                    ca = self._accounts.session(issuer, pending.account_url)
+                except PermanentError:  # there is no account any more
+                    ca, away = None, True
+                self._end(name, ca, pending, asking=not away)
+        self._journals.save(name, replace(journal, pending=None))
+        return None
 
     def close(self, action: CloseOrder) -> None:
         """Clean the challenges, then take the order out of the Journal; its record stays."""
         name = action.certificate
-        journal, pending = self._current(name, action.pending)
+        journal, pending = self._journals.current(name, action.pending)
         self._clean_up(name, pending)
         if action.version is not None:
-            journal = _counted(journal, pending, self._server_time())
-        self._save(
+            journal = self._journals.counted(journal, pending)
+        self._journals.save(
             name,
             replace(
                 journal,
@@ -258,114 +302,52 @@ class Orders:
             ),
         )
 
-    def note_service(self, action: NoteService) -> None:
-        """Write into the Journal what a Service named before us, or how often it drifted."""
-        name, key = action.certificate, str(action.service)
-        journal = self._cluster.store.journal(name) or Journal()
-        if action.original is not None:
-            # again for a Service that was made anew: what it named years ago is no way back
-            journal = replace(journal, originals={**journal.originals, key: action.original})
-        if action.drift_rounds is not None:
-            found = Drift(action.drift_rounds, self._clock())
-            journal = replace(journal, drift={**journal.drift, key: found})
-        self._save(name, journal, keep_key=True)
+    # --- pieces -------------------------------------------------------------------------
 
-    def record_failure(self, name: str, directory: str, error: CertbatonError) -> None:
-        """Write into the Journal that ordering at *directory* failed, and when to try again."""
-        journal = self._cluster.store.journal(name) or Journal()
-        retry_at = error.retry_at if isinstance(error, RetryableError) else None
-        failure = self._next_failure(name, journal, directory, str(error), retry_at)
-        failures = {**journal.failures, directory: failure}
-        self._save(name, replace(journal, failures=failures), keep_key=True)
+    def _pending_key(self, name: str, journal: Journal, pending: PendingOrder) -> pki.PrivateKey:
+        key = self._cluster.store.pending_key(name)
+        if key is None or self._cluster.store.account_key(pending.directory) is None:
+            raise self._lost(name, journal, pending, "its key, or the account's,")
+        return key
 
-    # --- pieces -----------------------------------------------------------------------
+    def _lost(
+        self, name: str, journal: Journal, pending: PendingOrder, what: str
+    ) -> CertbatonError:
+        if pending.url is not None:  # it may be signed by now, and nobody can tell
+            journal = self._journals.counted(journal, pending)
+        return self._journals.fail(name, journal, f"{what} is gone from the cluster")
 
-    def _current(self, name: str, planned: PendingOrder) -> tuple[Journal, PendingOrder]:
-        journal = self._cluster.store.journal(name)
-        if journal is None or journal.pending is None or journal.pending != planned:
-            raise Conflict("the Journal is not as it was when this was planned")
-        if not journal.resource_version:
-            raise Conflict("the Journal was deleted; it is put back first")
-        return journal, journal.pending
-
-    def _save(self, name: str, journal: Journal, *, keep_key: bool = False) -> Journal:
-        policy = self._policy
-        longest = max(policy.order_limit_window, policy.validation_limit_window)
-        oldest = self._server_time() - longest - KEEP_LONGER
-        journal = replace(
-            journal,
-            orders=tuple(record for record in journal.orders if record.at > oldest),
-            failed_validations=tuple(
-                failed for failed in journal.failed_validations if failed.at > oldest
-            ),
-        )
-        return self._cluster.store.save_journal(
-            name, journal, key=None, csr=None, keep_key=keep_key
-        )
-
-    def _server_time(self) -> datetime:
-        """
-        Give the API server's time, by which records are written and forgotten.
-
-        A clock that runs ahead must not make us forget what the CA still counts.
-        """
-        return self._clock() + (self._cluster.api.clock_apart() or timedelta(0))
-
-    def _is_anothers(self, name: str, url: str) -> bool:
-        """Say whether another Journal has that order: Let's Encrypt hands open ones out again."""
-        return any(
-            other != name and journal.pending is not None and journal.pending.url == url
-            for other, journal in self._cluster.store.journals().items()
-        )
-
-    def _solver(self, name: str) -> Solver | None:
-        return self._solvers[self._solver_of[name]] if name in self._solver_of else None
-
-    def _present(
-        self, name: str, solver: Solver | None, challenges: Sequence[ChallengeInfo]
+    def _end(
+        self,
+        name: str,
+        ca: CertificateAuthority | None,
+        pending: PendingOrder,
+        *,
+        asking: bool = True,
+        others_pending: bool = True,
     ) -> None:
-        if solver is None:
-            raise PermanentError(f"no solver is configured for {name}")
-        for challenge in challenges:
-            if name in self._presented:
-                self._presented[name][challenge.url] = challenge
-            solver.present(challenge)
-        for challenge in challenges:
-            solver.ready(challenge)
-
-    def _clean_up(self, name: str, pending: PendingOrder) -> None:
-        """Take the answers away again; after a restart they are derived from order and key."""
-        solver = self._solver(name)
-        if solver is None:
+        """Clean up after an order that comes to nothing, here and as far as the CA answers."""
+        self._clean_up(name, pending, asking=asking)
+        if pending.url is None or ca is None or not asking or not others_pending:
             return
+        self._answered.discard(pending.url)
         try:
-            presented = self._presented.get(name)
-            known = list(presented.values()) if presented is not None else []
-            if presented is None and pending.url is not None:
-                account_key = self._cluster.store.account_key(pending.directory)
-                issuer = self._issuers.get(pending.directory)
-                if account_key is not None and issuer is not None:
-                    ca = self._connect(issuer, account_key, pending.account_url)
-                    known = challenges_of(ca, pending.url, solver.challenge_type)
-            for challenge in known:
-                solver.clean_up(challenge)
-        except AccountMissing:
-            pass  # its orders are gone with it, and nothing says what to look for
-        except (RetryableError, PermanentError) as exc:
-            tries = self._unclean[name] = self._unclean.get(name, 0) + 1
-            if tries < CLEAN_UP_TRIES:
-                raise RetryableError(f"challenges could not be taken away yet: {exc}") from exc
-            logger().warning("challenges_left", certificate=name, error=str(exc))
-        self._unclean.pop(name, None)
-        self._presented.pop(name, None)
+            abandon(ca, pending.url)
+        except Conflict:
+            raise
+        except CertbatonError as error:
+            logger().info("order_not_abandoned", certificate=name, why=str(error))
 
-    def _is_spent(self, ca: CertificateAuthority, url: str) -> bool | None:
-        """Say whether the CA has begun to sign it; None where it does not tell us any more."""
-        try:
-            order = ca.order(url)
-        except PermanentError:
-            return None
-        return order.certificate is not None or order.status in ("processing", "valid")
+    def _clean_up(self, name: str, pending: PendingOrder, *, asking: bool = True) -> None:
+        url = pending.url
+
+        def derive(kind: str) -> list[ChallengeInfo]:
+            if url is None or self._cluster.store.account_key(pending.directory) is None:
+                return []
+            issuer = self._authorities.issuer(pending.directory)
+            return challenges_of(self._accounts.session(issuer, pending.account_url), url, kind)
+
+        self._challenges.clean_up(name, url, derive, asking=asking)
 
     def _store(
         self,
@@ -377,12 +359,13 @@ class Orders:
     ) -> Progress:
         try:
             chain = pki.normalise_chain(chain)
-            pki.check_bundle(chain, key, pending.names, KeyType(pending.key_type), self._clock())
-        except PermanentError as exc:
+            now = self._following.clock()
+            pki.check_bundle(chain, key, pending.names, KeyType(pending.key_type), now)
+        except PermanentError as error:
             self._clean_up(name, pending)
             # it is spent at the CA, so it counts
-            journal = _counted(journal, pending, self._server_time())
-            raise self._fail(name, journal, str(exc)) from exc
+            journal = self._journals.counted(journal, pending)
+            raise self._journals.fail(name, journal, str(error)) from error
         try:
             version = self._cluster.store.create_version(
                 name,
@@ -392,56 +375,14 @@ class Orders:
                 account_url=pending.account_url,
                 certificate_url=pending.certificate_url or "",
                 profile=pending.profile,
+                profile_got=pending.profile_got,
             )
-        except (ClusterUnavailable, PermanentError):
+        except (ClusterUnavailable, PermanentError) as error:
             if pending.chain is None:
                 # the order may be gone from the CA when writing works again
                 kept = replace(pending, chain=chain)
-                self._save(name, replace(journal, pending=kept), keep_key=True)
+                self._journals.save(name, replace(journal, pending=kept), keep_key=True)
+            if isinstance(error, PermanentError):
+                raise NotStored(str(error)) from error
             raise
         return Progress(version=version)
-
-    def _next_failure(
-        self,
-        name: str,
-        journal: Journal,
-        directory: str,
-        message: str,
-        retry_at: datetime | None = None,
-    ) -> Failure:
-        lifetime = known_lifetime(self._cluster.store.versions(name))
-        return next_failure(
-            message,
-            journal.failures.get(directory),
-            name,
-            lifetime,
-            self._policy,
-            self._clock(),
-            retry_at,
-        )
-
-    def _fail(
-        self, name: str, journal: Journal, message: str, names: Sequence[str] = ()
-    ) -> OrderFailed:
-        """Close the order as failed: back-off and failed validations go into the same write."""
-        directory = journal.pending.directory if journal.pending else ""
-        failed = tuple(FailedValidation(self._server_time(), directory, item) for item in names)
-        self._save(
-            name,
-            replace(
-                journal,
-                pending=None,
-                failures={
-                    **journal.failures,
-                    directory: self._next_failure(name, journal, directory, message),
-                },
-                failed_validations=journal.failed_validations + failed,
-            ),
-        )
-        return OrderFailed(message)
-
-
-def _counted(journal: Journal, pending: PendingOrder, now: datetime) -> Journal:
-    """*journal* with a record of *pending* for our own limits: it ended in a certificate."""
-    record = OrderRecord(now, pending.directory, pending.names)
-    return replace(journal, orders=(*journal.orders, record))

@@ -24,6 +24,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import NameOID
 
 from certbaton.errors import ConfigurationError, PermanentError
 from certbaton.model import KeyType, Leaf
@@ -150,6 +151,19 @@ def read_chain(pem: str | bytes) -> list[x509.Certificate]:
         except ValueError as error:
             raise UnreadableCertificate(f"certificate {number} cannot be parsed") from error
     return certificates
+
+
+def top_issuer(pem: str | bytes) -> str | None:
+    """
+    The common name of who issued the last certificate of *pem*: the chain's root, as it says.
+
+    None where it has none; UnreadableCertificate where the chain cannot be read.
+    """
+    try:
+        names = read_chain(pem)[-1].issuer.get_attributes_for_oid(NameOID.COMMON_NAME)
+    except ValueError as error:
+        raise UnreadableCertificate("the issuer's name cannot be parsed") from error
+    return str(names[0].value) if names else None
 
 
 def normalise_chain(pem: str | bytes) -> str:

@@ -17,25 +17,36 @@ from datetime import datetime, timedelta
 from certbaton.apply import Announcement, Applied, Applier
 from certbaton.cluster import Cluster, NotLeading
 from certbaton.core.plan import plan
-from certbaton.errors import CertbatonError, Conflict, RetryableError
+from certbaton.dealings import Dealings
+from certbaton.errors import (
+    CaUnavailable,
+    CertbatonError,
+    ClusterUnavailable,
+    Conflict,
+    RetryableError,
+)
+from certbaton.journals import OrderFailed
 from certbaton.model import (
     Action,
     AdvanceOrder,
     CertificateSpec,
     CloseOrder,
+    DropOrder,
     EnsureAccount,
     GiveUp,
     NoteService,
     ObjectRef,
     Plan,
     Policy,
+    Rehearse,
     Repoint,
+    RollAccountKey,
     StageOrder,
     Wait,
     WaitKind,
 )
 from certbaton.observe import Observer
-from certbaton.ordering import OrderFailed, Orders
+from certbaton.ordering import NotStored
 from certbaton.telemetry import logger
 
 # More rounds than any rollover takes; reaching it means going round in circles.
@@ -79,7 +90,7 @@ class Reconciler:
         cluster: Cluster,
         observer: Observer,
         applier: Applier,
-        orders: Orders,
+        dealings: Dealings,
         specs: Mapping[str, CertificateSpec],
         policy: Policy,
         clock: Callable[[], datetime],
@@ -91,7 +102,7 @@ class Reconciler:
         self._cluster = cluster
         self._observer = observer
         self._applier = applier
-        self._orders = orders
+        self._dealings = dealings
         self._specs = specs
         self._policy = policy
         self._clock = clock
@@ -218,9 +229,18 @@ class Reconciler:
         self._complain(action, message)
 
     def _recorded(self, name: str, directory: str, error: CertbatonError) -> bool:
-        """Write the failure of an order into the Journal; False where even that failed."""
+        """
+        Have the failure of an order noted where a plan reads when it is tried again.
+
+        A CA that does not answer is noted already, against the CA; else the Journal has it. False
+        where even that failed, and where it was no CA that failed.
+        """
+        if isinstance(error, ClusterUnavailable | NotStored):
+            return False
+        if isinstance(error, CaUnavailable):
+            return self._dealings.authorities.outages.is_away(directory)
         try:
-            self._orders.record_failure(name, directory, error)
+            self._dealings.journals.record_failure(name, directory, error)
         except Conflict:
             raise
         except CertbatonError as exc:
@@ -237,6 +257,8 @@ class Reconciler:
             return
         if not isinstance(action, NoteService):  # it only precedes a Repoint, and waits with it
             self._pauses.pop((name, key), None)
+        if applied.quiet:
+            return
         report.done.append(kind)
         if applied.trouble is not None:
             report.failed.append(applied.trouble)
@@ -337,7 +359,7 @@ def _directory(action: Action) -> str | None:
             return issuer.directory
         case StageOrder(spec=spec, issuer=chosen):
             return (chosen or spec.issuer).directory
-        case AdvanceOrder(pending=pending):
+        case AdvanceOrder(pending=pending) | DropOrder(pending=pending):
             return pending.directory
     return None
 
@@ -355,7 +377,9 @@ def _key(action: Action) -> str:
             return f"GiveUp {ref}"
         case NoteService(service=ref):
             return f"Repoint {ref}"
-        case StageOrder() | AdvanceOrder() | CloseOrder() | EnsureAccount():
+        case EnsureAccount(issuer=issuer) | RollAccountKey(issuer=issuer):
+            return f"{type(action).__name__} {issuer.directory}"
+        case StageOrder() | AdvanceOrder() | CloseOrder() | DropOrder() | Rehearse():
             return type(action).__name__
     version = getattr(action, "version", None)
     return f"{type(action).__name__} {version.ref if version else ''}"

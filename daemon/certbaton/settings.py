@@ -22,21 +22,13 @@ from pydantic import (
 from certbaton.model import (
     CertificateSpec,
     Instance,
-    IssuerSpec,
-    KeyType,
     ObjectRef,
     ProbeSpec,
     RolloutWindow,
     ServiceSpec,
 )
-
-# A version's name is <certificate>-<8>-<10> and has to fit a label (63).
+from certbaton.settings_certificates import CertificateConfig, WindowConfig
 from certbaton.settings_fields import (
-    CERTIFICATE_NAME,
-    DNS_NAME,
-    HOST,
-    LABEL,
-    MAX_CERTIFICATE_NAME,
     ObjectName,
     Pause,
     Port,
@@ -47,6 +39,7 @@ from certbaton.settings_fields import (
     is_address,
     shown,
 )
+from certbaton.settings_issuers import IssuerConfig, Issuers
 from certbaton.settings_policy import PolicyConfig
 
 
@@ -77,33 +70,6 @@ class LeaseConfig(Section):
         if self.renew_every >= self.duration / 2:
             raise ValueError("renewEvery must be less than half of duration")
         return self
-
-
-class IssuerConfig(Section):
-    """One ACME CA (RFC 8555)."""
-
-    directory: Text
-    ca_bundle: Text | None = None
-    email: Text | None = None
-    profile: Text | None = None
-    timeout: Pause = timedelta(seconds=30)
-
-    @field_validator("directory")
-    @classmethod
-    def _https(cls, value: str) -> str:
-        if "@" in value:
-            # not shown: what stands before the @ may be a password
-            raise ValueError("an @ has no place in the address of an ACME directory")
-        if not re.fullmatch(r"https://[^\s/]+(/\S*)?", value):
-            raise ValueError(f"{shown(value)} is not an https:// address of an ACME directory")
-        return value
-
-    @field_validator("email")
-    @classmethod
-    def _address(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"[^\s@:,]+@[^\s@:,]+", value):
-            raise ValueError(f"{shown(value)} is not one e-mail address such as ops@example.com")
-        return value
 
 
 class Http01Config(Section):
@@ -155,80 +121,6 @@ class Dns01Config(Section):
 SolverConfig = Annotated[Http01Config | Dns01Config, Field(discriminator="type")]
 
 
-class ProbeConfig(Section):
-    """Where to look at a listener, in place of what the Service's status says."""
-
-    address: Text | None = None
-    port: Port | None = None
-    server_name: Text | None = None
-
-    @field_validator("address", "server_name")
-    @classmethod
-    def _host(cls, value: str | None) -> str | None:
-        if value is not None and not (HOST.fullmatch(value) or is_address(value)):
-            raise ValueError(
-                f"{shown(value)} is neither an IP address nor a host name (no port, no scheme)"
-            )
-        return value
-
-
-class ServiceConfig(Section):
-    """A Service of type LoadBalancer that serves the certificate."""
-
-    namespace: ObjectName
-    name: ObjectName
-    ssl_ports: bool = True
-    https_port: bool = True
-    probe: ProbeConfig = ProbeConfig()
-
-
-def _dns_name(value: object) -> str:
-    name = as_text(value).lower()
-    said = shown(value)
-    if not name.isascii():
-        raise ValueError(f"{said} has letters outside ASCII; write it in its xn-- form")
-    if "://" in name or "/" in name:
-        raise ValueError(f"{said} is an address of a page; write the name alone")
-    if name.endswith("."):
-        raise ValueError(f"{said} ends in a dot; leave it out")
-    if "*" in name.removeprefix("*."):
-        raise ValueError(f"{said}: a * can only be the whole first label, as in *.a.example")
-    if len(name) > 253:
-        raise ValueError(f"{said} is longer than the 253 characters of a DNS name")
-    labels = name.removeprefix("*.").split(".")
-    for label in labels:
-        if not label:
-            raise ValueError(f"{said} is not a DNS name: a label is empty")
-        if len(label) > 63:
-            raise ValueError(f"{said} is not a DNS name: a label is longer than 63 characters")
-        if not LABEL.fullmatch(label):
-            raise ValueError(
-                f"{said} is not a DNS name: {shown(label)} is not letters, digits and inner hyphens"
-            )
-    if re.fullmatch(r"[0-9]+(\.[0-9]+){3}", name):
-        raise ValueError(f"{said} is an IP address; only DNS names are supported")
-    if labels[-1].isdigit():
-        raise ValueError(f"{said} is not a DNS name: its last label is a number")
-    if len(labels) < 2:
-        raise ValueError(f"{said} is not a full DNS name such as shop.example.com")
-    return name
-
-
-DnsName = Annotated[
-    str,
-    BeforeValidator(_dns_name),
-    WithJsonSchema({"type": "string", "maxLength": 253, "pattern": DNS_NAME}),
-]
-
-
-class WindowConfig(Section):
-    """When listeners may be changed: at *cron*'s times, for *duration*, in *timezone*."""
-
-    cron: str
-    duration: Pause
-    timezone: str = "UTC"
-
-
 def _release(value: object) -> str:
     name = as_text(value)
     parts = name.split("/")
@@ -246,36 +138,24 @@ ReleaseName = Annotated[
 ]
 
 
-class CertificateConfig(Section):
-    """One certificate, its names, and the Services that serve it."""
+def _resolver(value: object) -> str:
+    written = as_text(value)
+    address, port = written, "53"
+    if found := re.fullmatch(r"\[(.+)\]:([0-9]{1,5})|([^:]+):([0-9]{1,5})", written):
+        address, port = found[1] or found[3], found[2] or found[4]
+    if not is_address(address) or not 0 < int(port) < 65536:
+        raise ValueError(
+            f"{shown(written)} is not the IP address of a name server, such as 192.0.2.53 or "
+            "192.0.2.53:5353 or [2001:db8::53]:5353"
+        )
+    return written
 
-    name: Annotated[str, Field(json_schema_extra={"pattern": CERTIFICATE_NAME.pattern})]
-    dns_names: list[DnsName] = Field(min_length=1, max_length=100)
-    issuer: str
-    solver: str
-    key_type: KeyType = Field(default=KeyType.RSA_2048, strict=False)
-    services: list[ServiceConfig] = Field(default=[])
-    paused: bool = False
-    rollout_windows: list[WindowConfig] | None = None
 
-    @field_validator("name")
-    @classmethod
-    def _short_and_dotless(cls, value: str) -> str:
-        if not CERTIFICATE_NAME.fullmatch(value):
-            raise ValueError(
-                f"{shown(value)} must be lower-case letters, digits and inner hyphens, at most "
-                f"{MAX_CERTIFICATE_NAME} of them (it begins the names of Secrets, and the OCI "
-                "load balancer allows no dots)"
-            )
-        return value
-
-    @field_validator("dns_names")
-    @classmethod
-    def _once_each(cls, names: list[str]) -> list[str]:
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"{name!r} stands there twice")
-        return names
+Resolver = Annotated[
+    str,
+    BeforeValidator(_resolver),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9A-Fa-f.:\[\]]+$"}),
+]
 
 
 class Config(Section):
@@ -289,10 +169,11 @@ class Config(Section):
     policy: PolicyConfig = PolicyConfig()
     lease: LeaseConfig = LeaseConfig()
     take_over_from: list[ReleaseName] = Field(default=[])
+    resolvers: list[Resolver] = Field(default=[], max_length=8)
     route: Literal["auto", "outside", "inside"] = "auto"
     probe_timeout: Pause = timedelta(seconds=5)
     validation_patience: Pause = timedelta(minutes=2)
-    workers: int = Field(default=4, ge=1, le=64)
+    workers: int = Field(default=16, ge=1, le=64)
     health_port: int = Field(default=8080, ge=0, le=65535)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
@@ -300,6 +181,15 @@ class Config(Section):
     def instance_id(self) -> Instance:
         """Give the instance as the core takes it."""
         return Instance(self.instance.release, self.instance.namespace)
+
+    def account_secrets(self) -> dict[str, str]:
+        """Give the names of accounts' Secrets by directory, where the configuration has one."""
+        issuers = Issuers(self.issuers)
+        return {
+            directory: issuer.account_secret
+            for name, issuer in self.issuers.items()
+            if issuer.account_secret and (directory := issuers.directory(name))
+        }
 
     def take_over_instances(self) -> frozenset[Instance]:
         """Give the instances that Services are to be taken away from."""
@@ -313,21 +203,17 @@ class Config(Section):
         )
 
     def _spec(self, item: CertificateConfig) -> CertificateSpec:
-        issuer = self.issuers[item.issuer]
+        issuers = [Issuers(self.issuers).spec(name) for name in item.issuer_names]
         windows = self.rollout_windows if item.rollout_windows is None else item.rollout_windows
         return CertificateSpec(
             name=item.name,
-            names=tuple(sorted(item.dns_names)),
-            issuer=IssuerSpec(
-                name=item.issuer,
-                directory=issuer.directory,
-                ca_bundle=issuer.ca_bundle,
-                email=issuer.email,
-                profile=issuer.profile,
-                timeout=issuer.timeout,
-            ),
+            names=tuple(sorted(item.names)),
+            issuer=issuers[0],
+            fallbacks=tuple(issuers[1:]),
             solver=item.solver,
             key_type=item.key_type,
+            reuse_key=item.reuse_key,
+            lifetime=item.lifetime,
             paused=item.paused,
             windows=tuple(
                 RolloutWindow(window.cron, window.duration, window.timezone) for window in windows

@@ -28,8 +28,11 @@ _DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h|d))+")
 _LONGEST = timedelta(days=3660)
 LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 CERTIFICATE_NAME = re.compile(f"^[a-z0-9]([a-z0-9-]{{0,{MAX_CERTIFICATE_NAME - 2}}}[a-z0-9])?$")
-# What a schema can say of a DNS name; the rest is said in words.
-DNS_NAME = r"^(\*\.)?([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?\.)+[A-Za-z0-9-]*[A-Za-z0-9]$"
+# What a schema can say of a DNS name; the rest is said in words. A letter is one of ASCII, or
+# anything beyond it; Go, which helm is written in, knows no escapes but these.
+_LETTER = r"[^\x00-\x2f\x3a-\x40\x5b-\x60\x7b-\x7f]"
+_INNER = r"[^\x00-\x2c\x2e\x2f\x3a-\x40\x5b-\x60\x7b-\x7f]"
+DNS_NAME = rf"^(\*\.)?({_LETTER}({_INNER}*{_LETTER})?\.)+{_INNER}*{_LETTER}$"
 HOST = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")
 _OBJECT_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 

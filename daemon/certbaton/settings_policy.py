@@ -5,6 +5,7 @@ The numbers behind the rules, as keys of the configuration.
 from __future__ import annotations
 
 from pydantic import Field, model_validator
+from pydantic.alias_generators import to_camel
 
 from certbaton.model import Policy
 from certbaton.settings_fields import Duration, Pause, Section
@@ -20,6 +21,21 @@ class PolicyConfig(Section):
     short_lifetime: Duration = _DEFAULTS.short_lifetime
     renew_jitter: float = Field(default=_DEFAULTS.renew_jitter, ge=0, lt=0.1)
     late: float = Field(default=_DEFAULTS.late, gt=0, lt=1)
+    dangerous: float = Field(default=_DEFAULTS.dangerous, gt=0, lt=1)
+    advice_poll_floor: Pause = _DEFAULTS.advice_poll_floor
+    advice_poll_usual: Pause = _DEFAULTS.advice_poll_usual
+    advice_poll_share: float = Field(default=_DEFAULTS.advice_poll_share, gt=0, lt=1)
+    advice_poll_ceiling: Pause = _DEFAULTS.advice_poll_ceiling
+    advice_limit: int = Field(default=_DEFAULTS.advice_limit, ge=1, le=1000)
+    advice_limit_window: Pause = _DEFAULTS.advice_limit_window
+    fallback_failures: int = Field(default=_DEFAULTS.fallback_failures, ge=1, le=1000)
+    fallback_after: Duration = _DEFAULTS.fallback_after
+    fallback_share: float = Field(default=_DEFAULTS.fallback_share, gt=0, lt=1)
+    ca_back_off_first: Pause = _DEFAULTS.ca_back_off_first
+    ca_back_off_ceiling: Pause = _DEFAULTS.ca_back_off_ceiling
+    order_limit_open: Pause = _DEFAULTS.order_limit_open
+    orders_at_a_time: int = Field(default=_DEFAULTS.orders_at_a_time, ge=1, le=64)
+    requests_per_second: int = Field(default=_DEFAULTS.requests_per_second, ge=1, le=1000)
     retention_share: float = Field(default=_DEFAULTS.retention_share, ge=0, lt=1)
     retention_ceiling: Duration = _DEFAULTS.retention_ceiling
     sweep_share: float = Field(default=_DEFAULTS.sweep_share, ge=0, lt=1)
@@ -51,6 +67,15 @@ class PolicyConfig(Section):
     def _order_of_times(self) -> PolicyConfig:
         if self.late >= min(self.renew_left, self.renew_left_short):
             raise ValueError("late must be less than renewLeft and renewLeftShort")
+        if self.dangerous > self.late:
+            raise ValueError("dangerous must not be more than late")
+        for less, more in (
+            ("advice_poll_floor", "advice_poll_ceiling"),
+            ("advice_poll_usual", "advice_poll_ceiling"),
+            ("ca_back_off_first", "ca_back_off_ceiling"),
+        ):
+            if getattr(self, less) > getattr(self, more):
+                raise ValueError(f"{to_camel(less)} must not be more than {to_camel(more)}")
         return self
 
     def policy(self) -> Policy:

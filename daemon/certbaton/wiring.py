@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
-from certbaton import failpoints, leaving
+from certbaton import caa, failpoints, leaving
 from certbaton.apply import Applier
 from certbaton.ca.fenced import FencedAuthority
 from certbaton.ca.order import CertificateAuthority
-from certbaton.ca.session import Session
+from certbaton.ca.session import Directories, Session
+from certbaton.ca.traffic import Traffic
 from certbaton.cluster import Cluster, Lease
+from certbaton.dealings import Dealings
 from certbaton.errors import CertbatonError
 from certbaton.model import IssuerSpec
 from certbaton.observe import Observer
-from certbaton.ordering import Orders
 from certbaton.others import OthersChallenges
 from certbaton.pki import PrivateKey
 from certbaton.reconcile import Reconciler
@@ -39,9 +40,11 @@ def utc_now() -> datetime:
 
 
 class Sessions:
-    """One ACME session per thread and account: they are not safe to share."""
+    """One ACME session per thread and account: they are not safe to share, their CA's facts are."""
 
-    def __init__(self) -> None:
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic = traffic
+        self._directories: Directories = {}
         self._local = threading.local()
 
     def connect(
@@ -52,7 +55,9 @@ class Sessions:
         known = self._local.__dict__.setdefault("sessions", {})
         which = (issuer.directory, key.public_key_sha256, account_url)
         if which not in known:
-            known[which] = Session(issuer, key, account_url)
+            known[which] = Session(
+                issuer, key, account_url, traffic=self._traffic, directories=self._directories
+            )
         return known[which]
 
 
@@ -95,7 +100,8 @@ class Daemon:
         for solver in self.solvers.values():
             if isinstance(solver, AnswersOthers):
                 solver.answer_others(others.value_of)
-        self._sessions = Sessions()
+        self.traffic = Traffic(self.policy.requests_per_second)
+        self.sessions = Sessions(self.traffic)
         self.over = threading.Event()
         self.reconciler = self._reconciler()
 
@@ -114,23 +120,23 @@ class Daemon:
         def connect(
             issuer: IssuerSpec, key: PrivateKey, account_url: str | None
         ) -> CertificateAuthority:
-            return FencedAuthority(self._sessions.connect(issuer, key, account_url), check)
+            return FencedAuthority(self.sessions.connect(issuer, key, account_url), check)
 
-        orders = Orders(
+        dealings = Dealings(
             self.cluster,
             connect,
             {name: FencedSolver(solver, check) for name, solver in self.solvers.items()},
-            {spec.issuer.directory: spec.issuer for spec in self._specs.values()},
-            {spec.name: spec.solver for spec in self._specs.values()},
+            self._specs,
             policy=self.policy,
             clock=utc_now,
             sleep=self.sleeper(over),
             patience=self.config.validation_patience,
+            look_up_caa=self._look_up_caa,
         )
         applier = Applier(
             self.cluster,
             target,
-            orders,
+            dealings,
             policy=self.policy,
             field_manager=self.config.instance_id().field_manager,
             clock=utc_now,
@@ -142,18 +148,29 @@ class Daemon:
             timeout=self.config.probe_timeout,
             policy=self.policy,
             take_over_from=self.config.take_over_instances(),
+            renewal_checks=dealings.advice.checks,
+            ca_troubles=dealings.authorities.outages.troubles,
         )
         return Reconciler(
             self.cluster,
             observer,
             applier,
-            orders,
+            dealings,
             self._specs,
             self.policy,
             utc_now,
             over,
             leading=self.lease.valid if self.lease is not None else (lambda: True),
         )
+
+    def _look_up_caa(
+        self,
+        names: Sequence[str],
+        identities: Sequence[str],
+        account_url: str | None,
+        challenge_type: str | None,
+    ) -> caa.Advice:
+        return caa.advise(names, identities, account_url, challenge_type, self.config.resolvers)
 
     # --- the lease --------------------------------------------------------------------
 
@@ -230,6 +247,7 @@ class Daemon:
         """
         SIGTERM and SIGINT end the current write, not the whole order: none begins after it.
 
+        Nor does a request to a CA, and one that runs is abandoned after `leaving.REQUEST_GRACE`.
         A process that still runs after `leaving.LEAVE_AFTER` leaves with exit *code*.
         """
 
@@ -238,6 +256,7 @@ class Daemon:
                 self.lease.finish()
             self.stop.set()
             self.over.set()
+            self.traffic.close(leaving.REQUEST_GRACE.total_seconds())
             self.nudge()
 
         leaving.on_signals(end, code, go=leave)

@@ -22,11 +22,13 @@ from certbaton.ca.order import (
     Issued,
     Outcome,
     Unfinished,
+    Validated,
+    abandon,
     advance,
     challenges_of,
 )
 from certbaton.errors import AccountMissing, PermanentError, SolverNotReady
-from certbaton.model import ChallengeInfo, KeyType, OrderInfo
+from certbaton.model import ChallengeInfo, FailureKind, KeyType, OrderInfo
 from certbaton.pki import PrivateKey
 
 PATIENCE = timedelta(seconds=60)
@@ -62,6 +64,10 @@ class Issuance:
     key: PrivateKey
     order: OrderInfo
     presented: list[ChallengeInfo] = field(default_factory=list)
+    intents: int = 0
+
+    def intend(self) -> None:
+        self.intents += 1
 
     def present(self, challenges: Sequence[ChallengeInfo]) -> None:
         self.presented += challenges
@@ -76,6 +82,8 @@ class Issuance:
         publish: bool = True,
         order: OrderInfo | None = None,
         csr: str | None = None,
+        answered: bool = False,
+        rehearsal: bool = False,
     ) -> Outcome:
         return advance(
             self.ca,
@@ -87,6 +95,9 @@ class Issuance:
             patience=patience,
             now=self.world.now,
             order=order,
+            answered=answered,
+            rehearsal=rehearsal,
+            finalizing=self.intend,
         )
 
     def finish(self) -> Issued:
@@ -192,6 +203,37 @@ class AdvanceContract:
         assert isinstance(outcome, Failed)
         assert "its authorization is deactivated" in outcome.message
         assert outcome.names == ()
+        assert outcome.kind is FailureKind.OTHER
+
+    def test_an_abandoned_order_leaves_no_pending_authorization(self, world: World) -> None:
+        """A CA counts those; what is decided, and what is gone, is passed over."""
+        issuance = begin(world, "left.example.com", "behind.example.com")
+        abandon(issuance.ca, issuance.order.url)
+        read = [issuance.ca.authorization(url) for url in issuance.order.authorizations]
+        assert {each.status for each in read} == {"deactivated"}
+        abandon(issuance.ca, issuance.order.url)
+        abandon(issuance.ca, issuance.order.url + "0")
+        assert isinstance(issuance.advance(), Failed)
+
+    def test_abandoning_an_issued_order_takes_nothing_back(self, world: World) -> None:
+        """One request: it is past being validated."""
+        issuance = begin(world, "kept.example.com")
+        first = issuance.finish()
+        world.requests()
+        abandon(issuance.ca, issuance.order.url)
+        assert world.requests() == ["order"]
+        assert issuance.advance() == first
+
+    def test_a_rehearsal_ends_before_the_certificate(self, world: World) -> None:
+        """All names are validated; nothing was finalized, nor said that it would be."""
+        before = world.issued()
+        issuance = begin(world, "stage.example.com", "door.example.com")
+        assert issuance.advance(rehearsal=True) == Validated()
+        assert issuance.advance(rehearsal=True) == Validated()
+        assert "finalize" not in world.requests()
+        assert (world.issued(), issuance.intents) == (before, 0)
+        issuance.finish()
+        assert (world.issued(), issuance.intents) == (before + 1, 1)
 
     def test_a_failed_validation_names_the_name_in_the_ca_s_words(self, world: World) -> None:
         """At the first look, and at every later one, without presenting again."""
@@ -200,8 +242,10 @@ class AdvanceContract:
         assert isinstance(outcome, Failed)
         assert outcome.names == ("failed.example.com",)
         assert "failed.example.com: " in outcome.message
-        # The CA's own type of problem stands behind its words.
-        assert outcome.message.endswith(")")
+        # The CA's own type of problem stands behind its words, and then what to do.
+        assert "unauthorized)" in outcome.message
+        assert "; to do: " in outcome.message
+        assert outcome.kind is FailureKind.VALIDATION
         issuance.presented.clear()
         assert issuance.advance() == outcome
         assert issuance.presented == []

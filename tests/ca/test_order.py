@@ -11,9 +11,11 @@ import pytest
 from ca.advance_contract import AdvanceContract, begin
 from certbaton.ca.order import POLL_CEILING, CertificateAuthority, Failed, Issued, Unfinished
 from certbaton.errors import CaUnavailable, PermanentError, RateLimited
-from certbaton.model import ChallengeInfo, KeyType
+from certbaton.model import ChallengeInfo, FailureKind, KeyType
 from certbaton.pki import PrivateKey, leaf_of
 from fakes.ca import FakeCa
+
+BEGIN = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
 
 class FakeWorld:
@@ -22,7 +24,7 @@ class FakeWorld:
     profile: str | None = None
 
     def __init__(self) -> None:
-        self.clock = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+        self.clock = BEGIN
         self.slept: list[float] = []
         self.published: set[tuple[str, str]] = set()
         # As Pebble does it: validated at once, signed a moment after finalize.
@@ -116,14 +118,37 @@ def test_an_order_signed_at_once_is_not_polled(world: FakeWorld) -> None:
     assert len(world.requests()) == 6
 
 
-def test_polls_begin_short_grow_and_are_bounded(world: FakeWorld) -> None:
-    """A quarter of a second, times 1.6, never above five; and short again for the signing."""
-    world.fake.validation_time = timedelta(seconds=30)
+def test_polls_begin_short_and_are_few(world: FakeWorld) -> None:
+    """Each is a request; a CA that is done in two seconds is asked twice, and begun short again."""
+    world.fake.validation_time = timedelta(seconds=12)
     issuance = begin(world, "slow.example.com")
     issuance.finish()
-    assert world.slept[:3] == [0.25, 0.4, 0.64]
+    assert world.slept == [0.25, 2.0, 5.0, 5.0, 0.25]
+
+
+def test_a_ca_far_away_is_looked_at_later(world: FakeWorld) -> None:
+    """An answer takes 150 ms, a validation from several places some seconds: one look does."""
+
+    def over_the_sea(request: str) -> None:
+        world.clock += timedelta(milliseconds=150)
+
+    world.fake.before = over_the_sea
+    world.fake.validation_time = world.fake.issuance_time = timedelta(seconds=2.5)
+    issuance = begin(world, "far.example.com", "away.example.com")
+    issuance.advance(order=issuance.order)
+    assert world.slept == [3.0, 3.0]
+    assert len(world.requests()) == 2 * 2 + 5
+
+
+def test_a_ca_that_hardly_answers_is_looked_at_all_the_same(world: FakeWorld) -> None:
+    """Five seconds at most: it is no less done for that."""
+
+    def slowly(request: str) -> None:
+        world.clock += timedelta(seconds=8)
+
+    world.fake.before = slowly
+    begin(world, "tired.example.com").finish()
     assert max(world.slept) == POLL_CEILING.total_seconds()
-    assert world.slept[-1] == 0.25
 
 
 def test_retry_after_is_the_floor_of_a_wait(world: FakeWorld) -> None:
@@ -133,6 +158,15 @@ def test_retry_after_is_the_floor_of_a_wait(world: FakeWorld) -> None:
     assert set(world.slept) == {3.0}
 
 
+def test_a_retry_after_of_nothing_is_taken_at_its_word(world: FakeWorld) -> None:
+    """Who sends it doesn't mind to be asked: often at first, and ever less."""
+    world.fake.retry_after = timedelta(0)
+    world.fake.validation_time = timedelta(seconds=30)
+    begin(world, "quick.example.com").finish()
+    assert world.slept[:3] == [0.25, 0.4, 0.64]
+    assert max(world.slept) == POLL_CEILING.total_seconds()
+
+
 def test_a_long_retry_after_is_not_slept_away(world: FakeWorld) -> None:
     """ZeroSSL sends a day: the caller is told to come back in ten minutes, at once."""
     world.fake.retry_after = timedelta(days=1)
@@ -140,6 +174,56 @@ def test_a_long_retry_after_is_not_slept_away(world: FakeWorld) -> None:
     assert isinstance(outcome, Unfinished)
     assert outcome.retry_after == timedelta(minutes=10)
     assert world.slept == []
+
+
+def test_a_retry_after_within_ten_minutes_is_obeyed_in_full(world: FakeWorld) -> None:
+    """The order rests, where patience is shorter."""
+    world.fake.retry_after = timedelta(minutes=9)
+    outcome = begin(world, "nine.example.com").advance()
+    assert isinstance(outcome, Unfinished)
+    assert outcome.retry_after == timedelta(minutes=9)
+
+
+def test_an_order_that_outlasts_patience_rests_for_a_minute(world: FakeWorld) -> None:
+    """Processing for minutes: who has waited for so long isn't asked every few seconds."""
+    world.fake.issuance_time = timedelta(minutes=7)
+    issuance = begin(world, "minutes.example.com")
+    outcome = issuance.advance(patience=timedelta(minutes=2))
+    assert outcome == Unfinished(
+        "the order is processing at the CA", timedelta(minutes=1), answered=True
+    )
+    assert world.now() - BEGIN <= timedelta(minutes=2)
+    looks = 0
+    while isinstance(outcome, Unfinished):
+        world.sleep(outcome.retry_after.total_seconds())
+        outcome = issuance.advance(patience=timedelta(0))
+        looks += 1
+    assert isinstance(outcome, Issued)
+    assert looks <= 6
+    assert world.issued() == 1
+
+
+def test_what_was_answered_is_not_read_again(world: FakeWorld) -> None:
+    """By the same process: a hundred names would be a hundred requests for each look."""
+    world.fake.validation_time = timedelta(minutes=3)
+    issuance = begin(world, "answered.example.com", "twice.example.com")
+    outcome = issuance.advance(patience=timedelta(minutes=2))
+    assert isinstance(outcome, Unfinished)
+    assert outcome.answered
+    world.requests()
+    assert isinstance(issuance.advance(answered=True), Unfinished)
+    assert world.requests() == ["order"]
+    world.sleep(120)
+    again = issuance.advance(answered=outcome.answered)
+    assert isinstance(again, Issued), again
+    assert set(world.requests()) == {"order", "finalize", "certificate"}
+
+
+def test_an_order_that_was_interrupted_says_when_it_would_have_looked(world: FakeWorld) -> None:
+    """It gives up its place, or the process ends: whoever goes on needn't wait for a minute."""
+    outcome = begin(world, "interrupted.example.com").advance(stop=True)
+    assert isinstance(outcome, Unfinished)
+    assert outcome.retry_after == timedelta(seconds=0.25)
 
 
 def test_what_is_waited_for_is_told(world: FakeWorld) -> None:
@@ -169,7 +253,10 @@ def test_only_the_failed_of_several_names_is_named(world: FakeWorld) -> None:
     outcome = issuance.advance()
     assert isinstance(outcome, Failed)
     assert outcome.names == ("bad.example.com",)
-    assert outcome.message == ("the CA will not issue: bad.example.com: not found (unauthorized)")
+    assert outcome.kind is FailureKind.VALIDATION
+    words, _, advice = outcome.message.partition("; to do: ")
+    assert words == "the CA will not issue: bad.example.com: not found (unauthorized)"
+    assert advice.startswith("see who answers there")
 
 
 def test_a_status_nobody_knows_is_waited_out(world: FakeWorld) -> None:
@@ -177,7 +264,7 @@ def test_a_status_nobody_knows_is_waited_out(world: FakeWorld) -> None:
     issuance = begin(world, "odd.example.com")
     strange = replace(issuance.order, status="pondering")
     outcome = issuance.advance(order=strange, patience=timedelta(0))
-    assert outcome == Unfinished("the order is pondering at the CA", timedelta(seconds=0.25))
+    assert outcome == Unfinished("the order is pondering at the CA", timedelta(minutes=1))
     assert isinstance(issuance.advance(order=strange), Issued | Unfinished)
 
 

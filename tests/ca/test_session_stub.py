@@ -11,10 +11,10 @@ from email.utils import format_datetime
 import pytest
 
 from ca.stub import Handler, Reply, Stub, json_reply, problem
-from certbaton.ca import net
+from certbaton.ca import net, transport
 from certbaton.ca import session as session_module
 from certbaton.ca.order import CertificateAuthority
-from certbaton.ca.session import Session
+from certbaton.ca.session import Directories, Session
 from certbaton.errors import CaUnavailable, CertbatonError, ConfigurationError, RateLimited
 from certbaton.model import ChallengeInfo, IssuerSpec, KeyType
 from certbaton.pki import PrivateKey
@@ -108,7 +108,7 @@ def test_a_request_ends_however_slowly_its_answer_trickles(stub: Stub, trickle: 
 
 def test_an_answer_is_bounded(stub: Stub) -> None:
     """A megabyte is a hundred times what a CA ever sends."""
-    stub.reply("/order", lambda handler: handler.answer(200, b" " * (net.MAX_ANSWER + 1)))
+    stub.reply("/order", lambda handler: handler.answer(200, b" " * (transport.MAX_ANSWER + 1)))
     with pytest.raises(CaUnavailable, match="more than 1048576 bytes"):
         connect(stub).order(f"{stub.url}/order")
 
@@ -203,6 +203,17 @@ def test_the_directory_is_fetched_late_once_and_again_when_it_is_old(
     monkeypatch.setattr(session_module, "DIRECTORY_AGE", -1.0)
     ca.order(f"{stub.url}/order")
     assert sum(each.path == "/directory" for each in stub.requests) > 1
+
+
+def test_sessions_of_one_process_share_a_directory(stub: Stub) -> None:
+    """Each thread has sessions of its own, and the CA is asked once a day all the same."""
+    spec = IssuerSpec("stub", f"{stub.url}/directory")
+    shared: Directories = {}
+    for _ in range(3):
+        Session(spec, KEY, f"{stub.url}/account/1", directories=shared).order(f"{stub.url}/order")
+    assert sum(each.path == "/directory" for each in stub.requests) == 1
+    connect(stub).order(f"{stub.url}/order")
+    assert sum(each.path == "/directory" for each in stub.requests) == 2
 
 
 @pytest.mark.parametrize(

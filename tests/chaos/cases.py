@@ -112,6 +112,7 @@ class Cases:
         config["issuers"]["lab"] |= {
             "directory": ca.directory,
             "caBundle": str(ca.ca_file),
+            "renewalInfo": False,
             "profile": profile,
         }
         kubeconfig = through(self._kubeconfig, api)
@@ -148,7 +149,7 @@ class Cases:
         if proofs(version) != {f"shop/{name}": "wire"}:
             return f"proofs {proofs(version)}"
         journal = certbaton.journal(name)
-        if "pending" in journal or "failure" in journal:
+        if "pending" in journal or "failures" in journal:
             return f"the Journal tells of {sorted(journal)}"
         assert self.world.dns is not None
         left = self.world.dns.txt(f"_acme-challenge.{name}.example.test.")

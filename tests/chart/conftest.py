@@ -18,6 +18,15 @@ from lab.process import LabError
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "certbaton"
 
+HTTP01 = {"web": {"type": "http-01"}}
+SHOP = {
+    "name": "shop",
+    "dnsNames": ["shop.example.com"],
+    "issuer": "letsencrypt",
+    "solver": "web",
+    "services": [{"namespace": "shop", "name": "web"}],
+}
+
 Render = Callable[..., dict[tuple[str, str], dict[str, Any]]]
 Helm = Callable[..., str]
 

@@ -78,7 +78,7 @@ def test_the_notes_warn_of_a_staging_ca(control_plane: ControlPlane) -> None:
     notes = install(
         control_plane, "staging", {"config": config, "image": {"registry": "r.example"}}
     )
-    assert "WARNING: certificate shop comes from a staging CA" in notes
+    assert "WARNING: certificate shop may come from a staging CA (letsencrypt-staging)" in notes
     assert "image.registry" not in notes
 
 

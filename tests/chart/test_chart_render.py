@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -9,19 +10,11 @@ import yaml
 
 from certbaton.config import parse
 from certbaton.leaving import LEAVE_AFTER
-from chart.conftest import CHART, ROOT, Helm, Render
-from lab.process import LabError
+from certbaton.wellknown import KNOWN_CAS
+from chart.conftest import CHART, HTTP01, ROOT, SHOP, Helm, Render
 
 pytestmark = pytest.mark.servers
 
-HTTP01 = {"web": {"type": "http-01"}}
-SHOP = {
-    "name": "shop",
-    "dnsNames": ["shop.example.com"],
-    "issuer": "letsencrypt",
-    "solver": "web",
-    "services": [{"namespace": "shop", "name": "web"}],
-}
 EXAMPLES = sorted((ROOT / "config" / "examples").glob("*.yaml"))
 
 
@@ -138,6 +131,56 @@ def test_the_token_is_mounted_in_the_pod_alone(render: Render) -> None:
     assert pod(objects)["spec"]["automountServiceAccountToken"] is True
 
 
+def test_a_proxy_is_for_the_cas_and_not_for_the_api_server(render: Render) -> None:
+    """The kubelet puts the API server's address in; extraEnv comes last, and goes first."""
+    proxy = {"url": "http://proxy.example:3128", "noProxy": ".internal.example,10.0.0.0/8"}
+    environ = {item["name"]: item for item in container(render(proxy=proxy))["env"]}
+    assert environ["HTTPS_PROXY"]["value"] == "http://proxy.example:3128"
+    assert environ["NO_PROXY"]["value"] == (
+        "$(KUBERNETES_SERVICE_HOST),.internal.example,10.0.0.0/8"
+    )
+    plain = {item["name"] for item in container(render())["env"]}
+    assert not {"HTTPS_PROXY", "NO_PROXY"} & plain
+    found = container(render(proxy=proxy, extraEnv=[{"name": "MORE", "value": "1"}]))["env"]
+    assert found[-1] == {"name": "MORE", "value": "1"}
+
+
+def test_ca_bundles_are_files_beside_the_configuration(render: Render) -> None:
+    """From Secrets and ConfigMaps, under the names that `caBundle` then has."""
+    bundles = {
+        "internal.pem": {"secretName": "internal-ca"},
+        "lab.pem": {"configMapName": "lab-ca", "key": "roots"},
+    }
+    objects = render(caBundles=bundles)
+    (volume,) = [v for v in pod(objects)["spec"]["volumes"] if v["name"] == "ca-bundles"]
+    assert volume["projected"]["sources"] == [
+        {"secret": {"name": "internal-ca", "items": [{"key": "ca.crt", "path": "internal.pem"}]}},
+        {"configMap": {"name": "lab-ca", "items": [{"key": "roots", "path": "lab.pem"}]}},
+    ]
+    (mount,) = [m for m in container(objects)["volumeMounts"] if m["name"] == "ca-bundles"]
+    assert mount == {"name": "ca-bundles", "mountPath": "/etc/certbaton/ca", "readOnly": True}
+    assert "ca-bundles" not in str(render())
+
+
+def test_the_chart_knows_the_names_of_the_table(render: Render) -> None:
+    """Each of them works without a directory."""
+    issuers = {name: {"email": "ops@example.com"} for name in KNOWN_CAS}
+    text = render(config={"issuers": issuers})["ConfigMap", "certbaton"]["data"]["config.yaml"]
+    assert set(parse(text, {}).issuers) == set(KNOWN_CAS)
+
+
+def test_every_key_of_the_default_file_goes_through_the_chart(render: Render) -> None:
+    """What config/default.yaml has, all examples on, the daemon reads from the ConfigMap."""
+    lines = (ROOT / "config" / "default.yaml").read_text().splitlines()
+    text = "\n".join(
+        line if re.match(r"#( \S|$)", line) else line.removeprefix("#") for line in lines
+    )
+    config = yaml.safe_load(text)
+    del config["instance"]
+    found = render(config=config)["ConfigMap", "certbaton"]["data"]["config.yaml"]
+    assert parse(found, {}).specs() == parse(text, {}).specs()
+
+
 IMAGES: dict[str, tuple[dict[str, str], str]] = {
     "the defaults": ({}, "certbaton:0.1.0"),
     "a registry": ({"registry": "registry.example/a/"}, "registry.example/a/certbaton:0.1.0"),
@@ -249,73 +292,6 @@ def test_a_pod_is_given_twice_the_time_that_the_daemon_takes_to_leave(render: Re
     """What the daemon does not use is for the kubelet, and for a node that is busy."""
     given = pod(render())["spec"]["terminationGracePeriodSeconds"]
     assert given >= 2 * LEAVE_AFTER.total_seconds()
-
-
-TYPOS: dict[str, tuple[dict[str, Any], str]] = {
-    "no replica": ({"replicaCount": 0}, "at '/replicaCount'"),
-    "at the top": ({"replicas": 2}, "additional properties 'replicas' not allowed"),
-    "in the image": ({"image": {"tga": "x"}}, "at '/image'"),
-    "in resources": ({"resources": {"limit": {}}}, "at '/resources'"),
-    "in the configuration": ({"config": {"solver": {}}}, "additional properties 'solver'"),
-    "in the policy": ({"config": {"policy": {"lat": 0.1}}}, "additional properties 'lat'"),
-    "in a certificate": (
-        {"config": {"certificates": [SHOP | {"dnsName": []}]}},
-        "additional properties 'dnsName'",
-    ),
-    "in the name of an issuer": (
-        {"config": {"solvers": HTTP01, "certificates": [SHOP | {"issuer": "letsencript"}]}},
-        "config.certificates[0].issuer: there is no issuer 'letsencript'",
-    ),
-    "in the name of a solver": (
-        {"config": {"solvers": HTTP01, "certificates": [SHOP | {"solver": "dns"}]}},
-        "config.certificates[0].solver: there is no solver 'dns'",
-    ),
-    "in a DNS name": (
-        {"config": {"certificates": [SHOP | {"dnsNames": ["shop_.example.com"]}]}},
-        "at '/config/certificates/0/dnsNames/0'",
-    ),
-    "a wildcard with http-01": (
-        {"config": {"solvers": HTTP01, "certificates": [SHOP | {"dnsNames": ["*.a.example"]}]}},
-        "*.a.example is a wildcard, which needs a dns-01 solver",
-    ),
-    "a Service twice": (
-        {
-            "config": {
-                "solvers": HTTP01,
-                "certificates": [SHOP | {"services": [{"namespace": "a", "name": "b"}] * 2}],
-            }
-        },
-        "Service a/b already has a certificate",
-    ),
-    "a port twice": (
-        {"config": {"solvers": {"web": {"type": "http-01", "port": 8080}}}},
-        "config.solvers.web.port: 8080 is the port of healthPort",
-    ),
-    "a duration without a unit": ({"config": {"probeTimeout": 5}}, "at '/config/probeTimeout'"),
-    "an unknown type of solver": (
-        {"config": {"solvers": {"web": {"type": "foo"}}}},
-        "at '/config/solvers/web/type'",
-    ),
-    "two http-01 solvers": (
-        {"config": {"solvers": {"a": {"type": "http-01"}, "b": {"type": "http-01", "port": 1}}}},
-        "one http-01 solver serves all certificates",
-    ),
-    "the instance, which the chart says": (
-        {"config": {"instance": {"release": "a"}}},
-        "additional properties 'instance'",
-    ),
-    "a digest that is none": ({"image": {"digest": "sha256:abc"}}, "at '/image/digest'"),
-}
-
-
-@pytest.mark.parametrize(("values", "expected"), TYPOS.values(), ids=TYPOS)
-def test_a_typo_is_refused_with_its_place(
-    helm: Helm, values: dict[str, Any], expected: str
-) -> None:
-    """At install, not by a pod that does not start."""
-    with pytest.raises(LabError) as caught:
-        helm("template", "a", CHART, values=values)
-    assert expected in str(caught.value)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

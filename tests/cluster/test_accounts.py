@@ -10,7 +10,7 @@ from certbaton.cluster.store import Store
 from certbaton.errors import ConfigurationError, Conflict, PermanentError
 from certbaton.model import Account, ObjectRef
 from certbaton.pki import PrivateKey
-from cluster.builders import ACCOUNT_URL, DIRECTORY, b64, key, reader
+from cluster.builders import ACCOUNT_URL, DIRECTORY, INSTANCE, b64, key, reader
 from fakes.kube import FakeApi
 
 OTHER_URL = "https://ca.example/acct/2"
@@ -47,6 +47,17 @@ def test_the_first_key_of_an_account_wins(api: FakeApi, store: Store) -> None:
     first = reader(api).create_account(DIRECTORY, mine)
     assert store.create_account(DIRECTORY, key()) == first
     assert store.account_key(DIRECTORY) == mine
+
+
+def test_an_account_may_lie_in_a_secret_of_another_name(api: FakeApi) -> None:
+    """Where it is written and looked for; other directories keep the usual name."""
+    named = Store(api, INSTANCE, {DIRECTORY: "le-account"})
+    named.cache.relist()
+    account = named.save_account_url(named.create_account(DIRECTORY, key()), ACCOUNT_URL)
+    assert list(api.all(Kind.SECRET)) == [ObjectRef("certbaton", "le-account")]
+    assert named.account(DIRECTORY) == account
+    other = "https://other.example/directory"
+    assert named.account_secret(other) == reader(api).account_secret(other)
 
 
 def test_an_account_without_its_key_is_a_problem(api: FakeApi, store: Store) -> None:

@@ -17,7 +17,8 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from pydantic import BaseModel
 
 from certbaton.config import json_schema, parse
-from certbaton.settings import CertificateConfig, Config
+from certbaton.settings import Config
+from certbaton.settings_certificates import CertificateConfig
 from certbaton.settings_fields import write_duration
 from certbaton.solvers import rfc2136
 
@@ -26,7 +27,7 @@ DEFAULT = FOLDER / "default.yaml"
 EXAMPLES = sorted((FOLDER / "examples").glob("*.yaml"))
 # Every key that has no default, and what the chart has too.
 WITHOUT_DEFAULT = {"directory", "type", "server", "namespace", "name", "dnsNames", "issuer"}
-WITHOUT_DEFAULT |= {"solver", "rfc2136", "cron", "duration"}
+WITHOUT_DEFAULT |= {"issuers", "secretName", "solver", "rfc2136", "cron", "duration"}
 
 
 def uncommented() -> str:

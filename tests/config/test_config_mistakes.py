@@ -88,7 +88,7 @@ VALUES: dict[str, tuple[list[str | int], object, str]] = {
     "a required key that is missing": (
         SHOP,
         {"name": "shop"},
-        "certificates[0].dnsNames: this key is required",
+        "certificates[0].solver: this key is required",
     ),
     "a misspelt key rather than the missing one": (
         SHOP,
@@ -105,7 +105,8 @@ VALUES: dict[str, tuple[list[str | int], object, str]] = {
     "an issuer that is not configured": (
         [*SHOP, "issuer"],
         "letsencrypt",
-        "certificates[0].issuer: there is no issuer 'letsencrypt'; known are le",
+        "certificates[0].issuer: there is no issuer 'letsencrypt'; known are le; add "
+        "letsencrypt: {} to issuers, its directory is known",
     ),
     "an issuer where none is configured": (
         ["issuers"],
@@ -151,7 +152,8 @@ VALUES: dict[str, tuple[list[str | int], object, str]] = {
     "no DNS name at all": (
         [*SHOP, "dnsNames"],
         [],
-        "certificates[0].dnsNames: must have at least 1 entry",
+        "certificates[0].dnsNames: this key is required, with at least one name, where there are "
+        "no ipAddresses",
     ),
     "101 DNS names": (
         [*SHOP, "dnsNames"],
@@ -290,7 +292,8 @@ VALUES: dict[str, tuple[list[str | int], object, str]] = {
         ["issuers", "le", "directory"],
         "http://ca.example/",
         "issuers.le.directory: 'http://ca.example/' is not an https:// address of an ACME "
-        "directory",
+        "directory, and not one of the well-known names letsencrypt, letsencrypt-staging, zerossl, "
+        "google, sslcom",
     ),
     "an e-mail address as a link": (
         ["issuers", "le", "email"],
@@ -326,7 +329,10 @@ NAMES: dict[str, tuple[object, str]] = {
         "'https://a.example' is an address of a page; write the name alone",
     ),
     "a path": ("a.example/b", "'a.example/b' is an address of a page; write the name alone"),
-    "an IP address": ("10.0.0.1", "'10.0.0.1' is an IP address; only DNS names are supported"),
+    "an IP address": (
+        "10.0.0.1",
+        "'10.0.0.1' is an IP address; those stand under ipAddresses",
+    ),
     "a dot at the end": ("a.example.", "'a.example.' ends in a dot; leave it out"),
     "two dots in a row": ("a..example", "'a..example' is not a DNS name: a label is empty"),
     "an underscore": (
@@ -341,9 +347,15 @@ NAMES: dict[str, tuple[object, str]] = {
         "a b.example",
         "'a b.example' is not a DNS name: 'a b' is not letters, digits and inner hyphens",
     ),
-    "umlauts": (
-        "mäh.example",
-        "'mäh.example' has letters outside ASCII; write it in its xn-- form",
+    "a letter that no name can have": (
+        "mä‽h.example",
+        "'mä‽h.example' cannot be an internationalized name (Codepoint U+203D at position 3 of "
+        "'mä‽h' not allowed); write it in its xn-- form, as it is registered",
+    ),
+    "an internationalized label that is too long": (
+        "ä" * 60 + ".example",
+        f"'{'ä' * 60}.example' cannot be an internationalized name (Label too long); write it in "
+        "its xn-- form, as it is registered",
     ),
     "a star in the middle": (
         "a.*.example",

@@ -38,6 +38,7 @@ from core.build import (
     SECOND,
     SHOP,
     There,
+    a_failure,
     a_leaf,
     a_pending,
     a_service,
@@ -191,6 +192,17 @@ def test_a_window_in_the_past_is_acted_on_at_once() -> None:
     assert (action.reason, action.advised) == (Reason.RENEWING, True)
     assert "the CA asks for" in action.why and URL in action.why
     assert any(URL in note for note in found.notes)
+
+
+def test_the_back_off_after_a_failure_holds_all_the_same() -> None:
+    """RFC 9773 section 4.2: advice says when to renew, not how often to try."""
+    version = a_version(window=PAST, served={SHOP: "wire"})
+    failed = Journal(failures={DIRECTORY: a_failure(retry_at=NOW + MINUTE)})
+    world = a_snapshot(version, services=[on(version)], journal=failed)
+    found = planned(world)
+    assert "StageOrder" not in kinds(found.actions)
+    assert [wait.until for wait in found.waits if wait.kind is WaitKind.BACK_OFF] == [NOW + MINUTE]
+    assert staged(planned(world, now=NOW + MINUTE)).advised
 
 
 def test_the_explanation_is_told_while_nothing_is_due() -> None:

@@ -20,6 +20,7 @@ from certbaton.apply import Applier
 from certbaton.cluster import Cluster, Kind
 from certbaton.cluster.answers import Asked
 from certbaton.cluster.services import TLS_SECRET, reference
+from certbaton.dealings import Dealings
 from certbaton.errors import CertbatonError
 from certbaton.model import (
     CertificateSpec,
@@ -33,7 +34,6 @@ from certbaton.model import (
     Sight,
 )
 from certbaton.observe import Observer
-from certbaton.ordering import Orders
 from certbaton.reconcile import Reconciler
 from certbaton.solvers import Solver
 from certbaton.targets.oci import LISTENER_SSL, OciTarget
@@ -248,12 +248,11 @@ class World:
         api.before, api.after = self._api_hook("before"), self._api_hook("after")
         cluster = Cluster(api, INSTANCE, self.targets, now=lambda: self.now)
         target = OciTarget()
-        orders = Orders(
+        dealings = Dealings(
             cluster,
             self.ca.connect,
             {"names": Names(self.answers)},
-            {DIRECTORY: self.spec.issuer},
-            {self.spec.name: "names"},
+            {self.spec.name: self.spec},
             policy=self.policy,
             clock=lambda: self.now,
             sleep=self._sleep,
@@ -261,16 +260,22 @@ class World:
         applier = Applier(
             cluster,
             target,
-            orders,
+            dealings,
             policy=self.policy,
             field_manager=INSTANCE.field_manager,
             clock=lambda: self.now,
         )
         reconciler = Reconciler(
             cluster,
-            Observer(cluster, target, look=self.look),
+            Observer(
+                cluster,
+                target,
+                look=self.look,
+                renewal_checks=dealings.advice.checks,
+                ca_troubles=dealings.authorities.outages.troubles,
+            ),
             applier,
-            orders,
+            dealings,
             {self.spec.name: self.spec},
             self.policy,
             lambda: self.now,

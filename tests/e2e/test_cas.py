@@ -85,7 +85,9 @@ def test_the_second_ca_stands_in_for_one_that_is_away(
         profiles={"lab": calm_world.lifetime},
     ) as first:
         first.process.stop()
-        site = a_site(calm_world, "standin", {"first": entry(first), "second": entry(other)})
+        policy = {"pollListener": "250ms", "caBackOffFirst": "1s"}
+        issuers = {"first": entry(first), "second": entry(other)}
+        site = a_site(calm_world, "standin", issuers, policy=policy)
         with site:
             stood_in = site.wait_whole("standin")
             assert directory_of(stood_in) == other.directory

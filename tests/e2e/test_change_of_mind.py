@@ -106,8 +106,13 @@ def minds(world: World) -> Iterator[Minds]:
             for name in ISSUERS[1:]
         ]
         other, third = others
-        issuers = {
-            name: {"directory": ca.directory, "caBundle": str(ca.ca_file), "profile": "lab"}
+        issuers: Obj = {
+            name: {
+                "directory": ca.directory,
+                "caBundle": str(ca.ca_file),
+                "profile": "lab",
+                "renewalInfo": False,
+            }
             for name, ca in zip(ISSUERS, (world.pebble, *others), strict=True)
         }
         for name in (*STEADY, "again", "passed-on", "dropped", "let-go"):

@@ -59,7 +59,12 @@ def slow_ca(calm_world: World) -> Iterator[Pebble]:
 
 def issuer(pebble: Pebble) -> Obj:
     return {
-        "lab": {"directory": pebble.directory, "caBundle": str(pebble.ca_file), "profile": "lab"}
+        "lab": {
+            "directory": pebble.directory,
+            "caBundle": str(pebble.ca_file),
+            "profile": "lab",
+            "renewalInfo": False,
+        }
     }
 
 
@@ -85,19 +90,18 @@ def test_once_ends_with_0_when_nothing_is_left_to_do(calm_world: World) -> None:
 
 
 def test_once_ends_with_1_when_the_ca_cannot_be_reached(calm_world: World) -> None:
-    """The Journal says what went wrong and when it is tried again."""
+    """That is no failure of the certificate: it is told, and each process tries once."""
     nowhere = {"lab": {"directory": "https://127.0.0.1:9/dir"}}
     shop = Shop(calm_world, "no-ca", issuers=nowhere)
     ended = shop.certbaton.once()
     assert ended.code == 1, ended
-    failure = shop.certbaton.journal("no-ca")["failure"]
-    assert "no answer to directory from 127.0.0.1" in failure["message"]
-    assert failure["count"] == 1
-    assert datetime.fromisoformat(failure["retryAt"]) > datetime.now(UTC)
-    # A back-off is no wait.
-    again = shop.certbaton.once()
-    assert (again.code, again.done) == (1, [])
-    assert shop.certbaton.journal("no-ca")["failure"] == failure
+    for _ in range(2):
+        (told,) = ended.events("ca_away")
+        assert "no answer to directory from 127.0.0.1" in told["error"]
+        assert "failures" not in shop.certbaton.journal("no-ca")
+        # A back-off is no wait.
+        ended = shop.certbaton.once()
+        assert (ended.code, ended.done) == (1, [])
 
 
 def test_once_ends_with_1_when_the_ca_cannot_validate(calm_world: World) -> None:
@@ -107,7 +111,8 @@ def test_once_ends_with_1_when_the_ca_cannot_validate(calm_world: World) -> None
     ended = shop.certbaton.once()
     assert ended.code == 1, ended
     journal = shop.certbaton.journal("elsewhere")
-    assert "elsewhere.example.test" in journal["failure"]["message"]
+    (failure,) = journal["failures"].values()
+    assert "elsewhere.example.test" in failure["message"]
     assert [failed["name"] for failed in journal["failedValidations"]] == ["elsewhere.example.test"]
     assert "pending" not in journal
     assert shop.certbaton.versions("elsewhere") == []
@@ -243,7 +248,7 @@ def test_a_service_that_is_not_there_yet_is_waited_for_and_holds_nobody(
 def test_a_ca_that_is_down_at_the_start_is_tried_again_until_it_answers(
     calm_world: World,
 ) -> None:
-    """Recorded in the Journal, backed off, counted, and forgotten after success."""
+    """Told, backed off, counted, and nothing of it is left after success."""
     ca = Pebble(
         calm_world.folder / "late-ca",
         http_port=calm_world.ports(80),
@@ -251,18 +256,17 @@ def test_a_ca_that_is_down_at_the_start_is_tried_again_until_it_answers(
         profiles={"lab": 3600},
     )
     shop = Shop(calm_world, "patient", issuers=issuer(ca))
-    shop.config["policy"]["backOff"] = ["1s"]
+    shop.config["policy"]["caBackOffFirst"] = "1s"
     shop.certbaton.configure(shop.config)
-    with shop.certbaton.start() as daemon:
-        until(
-            lambda: shop.certbaton.journal("patient").get("failure", {}).get("count", 0) >= 2,
-            "not tried twice",
-        )
-        assert "no answer" in shop.certbaton.journal("patient")["failure"]["message"]
+    lines: list[str] = []
+    with shop.certbaton.start(on_line=lines.append) as daemon:
+        twice = "does not answer (2 time(s) in a row)"
+        until(lambda: any(twice in line for line in list(lines)), "not tried twice")
+        assert any("no answer to directory" in line for line in lines)
         assert daemon.running
         with ca:
             until(lambda: shop.served, f"not served:\n{daemon.log_tail()}")
-            assert "failure" not in shop.certbaton.journal("patient")
+            assert "failures" not in shop.certbaton.journal("patient")
     assert daemon.exit_code == 0
 
 

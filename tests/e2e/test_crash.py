@@ -142,7 +142,7 @@ class Cases:
         assert proofs(versions[0]) == {f"shop/{name}": "wire"}
         journal = certbaton.journal(name)
         assert "pending" not in journal
-        assert "failure" not in journal
+        assert "failures" not in journal
         assert journal["lastVersion"] == name_of(versions[0])
         assert self.history.dangling(only=name) == []
         assert self.world.dns is not None
@@ -191,7 +191,8 @@ def die_and_come_back(certbaton: Certbaton, moment: str, writes: list[str]) -> N
     ended = certbaton.once()
     if moment == f"after:{writes.index('acme challenge') + 1}" and ended.code == 1:
         assert certbaton.release.startswith("http"), ended
-        assert "unauthorized" in certbaton.journal(certbaton.release)["failure"]["message"]
+        (failure,) = certbaton.journal(certbaton.release)["failures"].values()
+        assert "unauthorized" in failure["message"]
         until(lambda: certbaton.once().code == 0, "never settled")
         return
     assert ended.code == 0, ended

@@ -121,7 +121,7 @@ def was_no_failure(shop: Shop, ended: Ended) -> None:
     assert all(line["failed"] == [] for line in ended.events("turn"))
     reasons = {event["reason"] for event in our_events(shop.world, "shop", shop.name)}
     assert "CertificateFailed" not in reasons
-    assert "failure" not in shop.certbaton.journal(shop.name)
+    assert "failures" not in shop.certbaton.journal(shop.name)
     assert served_leaf(shop.world, "shop", shop.name) == leaf_hash(shop.newest)
 
 

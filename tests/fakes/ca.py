@@ -9,8 +9,6 @@ at a CA is done when somebody looks after that time has passed. It never sleeps.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,13 +17,20 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from certbaton import pki
 from certbaton.ca.problems import Problem, error_for
-from certbaton.model import ChallengeInfo, DirectoryInfo, IssuerSpec, OrderInfo, RenewalAnswer
+from certbaton.model import (
+    ChallengeInfo,
+    DirectoryInfo,
+    ExternalAccountKey,
+    IssuerSpec,
+    Leaf,
+    OrderInfo,
+    RenewalAnswer,
+)
 from certbaton.pki import PrivateKey
+from fakes import ca_rules
 from fakes.ca_records import Account, Authorization, Issuance, Order
 from fakes.ca_session import FakeSession
 from fakes.x509 import hierarchy
@@ -39,12 +44,20 @@ class FakeCa:
     The CA and its knobs; all may be turned at any time.
 
     *validate* is where the CA looks: it gets the challenge, and returns None if it found what it
-    wanted, else its words. *before* and *after* get the name of each request (RFC 8555's, as in
-    `problems`): what they raise is a crash before the CA heard of it, or before its answer came
-    back (a refusal has no *after*). *profiles* are names with a validity; an order without one
-    lasts *validity*. A limit of 0 is none. *reuse_orders* hands an open order of the same
-    account, names and profile out again, as Let's Encrypt does; *authorization_reuse* is for how
-    long a valid authorization spares validation.
+    wanted, else its words. Names in *caa_forbids* fail with ``caa``, whatever is found. *before*
+    and *after* get the name of each request (RFC 8555's, as in `problems`): what they raise is a
+    crash before the CA heard of it, or before its answer came back (a refusal has no *after*).
+    *profiles* are names with a validity; an order without one lasts *validity*. A limit of 0 is
+    none. *reuse_orders* hands an open order of the same account, names and profile out again, as
+    Let's Encrypt does; *authorization_reuse* is for how long a valid authorization spares
+    validation.
+
+    *external_accounts* (kid to HMAC key) are the ones that a new account must be bound to, if
+    there are any; each for one account if *external_once*. *terms_changed* is a URL: orders are
+    refused until somebody has agreed there. *refused_profiles* are listed, and refused all the
+    same. *advise* says what renewal information answers for a certificate that it signed: an
+    error is raised, None is a 404; *advice* by CertID comes before it. *renewalInfo* and
+    *keyChange* are in *resources* only if a test puts them there.
     """
 
     now: Callable[[], datetime]
@@ -66,13 +79,21 @@ class FakeCa:
     failed_validation_limit: int = 5
     failed_validation_window: timedelta = timedelta(hours=1)
     blocked: frozenset[str] = frozenset()
+    caa_forbids: frozenset[str] = frozenset()
+    external_accounts: Mapping[str, str] = field(default_factory=dict)
+    external_once: bool = False
+    terms_changed: str | None = None
+    takes_not_after: bool = False
+    refused_profiles: frozenset[str] = frozenset()
+    advise: Callable[[Leaf], RenewalAnswer | Exception | None] = lambda leaf: None
     directory: str = DIRECTORY
     resources: frozenset[str] = frozenset({"newNonce", "newAccount", "newOrder"})
 
     def __post_init__(self) -> None:
         self.calls: list[str] = []
         self.issued: list[Issuance] = []
-        self.advice: dict[str, RenewalAnswer] = {}
+        self.advice: dict[str, RenewalAnswer | Exception] = {}
+        self.external_used: set[str] = set()
         self.revoked: list[tuple[str, str]] = []
         self.failed_validations: list[tuple[datetime, str]] = []
         self._faults: dict[str, list[Exception]] = defaultdict(list)
@@ -100,6 +121,10 @@ class FakeCa:
         with self._lock:
             return [self._order_info(order) for order in self._orders.values()]
 
+    def all_orders(self) -> list[Order]:
+        """All orders that it knows, as it keeps them."""
+        return list(self._orders.values())
+
     def session(self, key: PrivateKey, account_url: str | None = None) -> FakeSession:
         """A conversation on the account of *key*."""
         return FakeSession(self, key, account_url)
@@ -126,10 +151,17 @@ class FakeCa:
         self.after(name)
 
     def refuse(
-        self, request: str, status: int, kind: str, detail: str, after: timedelta | None = None
+        self,
+        request: str,
+        status: int,
+        kind: str,
+        detail: str,
+        after: timedelta | None = None,
+        terms: str | None = None,
     ) -> Exception:
         """The error that the real client would have made of this refusal."""
-        return error_for(request, Problem(status, kind, detail, retry_after=after), self.now())
+        problem = Problem(status, kind, detail, retry_after=after, terms=terms)
+        return error_for(request, problem, self.now())
 
     def account_of(self, request: str, url: str | None) -> Account:
         account = self._accounts.get(url or "")
@@ -139,33 +171,61 @@ class FakeCa:
             raise self.refuse(request, 403, "unauthorized", "the account is deactivated")
         return account
 
-    def find_account(self, request: str, key: PrivateKey, create: bool) -> str:
+    def find_account(self, request: str, key: PrivateKey) -> str:
         for account in self._accounts.values():
             if account.key_sha256 == key.public_key_sha256:
                 return self.account_of(request, account.url).url
-        if not create:
-            raise self.refuse(request, 400, "accountDoesNotExist", "no account has this key")
-        account = Account(self._url("account"), key.public_key_sha256)
+        raise self.refuse(request, 400, "accountDoesNotExist", "no account has this key")
+
+    def new_account(self, key: PrivateKey, external: ExternalAccountKey | None) -> str:
+        if self.is_account_key(key.public_key_sha256):
+            return self.find_account("newAccount", key)
+        if self.external_accounts:
+            ca_rules.check_binding(self, external)
+        kid = external.kid if external else None
+        if kid is not None:
+            self.external_used.add(kid)
+        account = Account(self._url("account"), key.public_key_sha256, kid=kid)
         self._accounts[account.url] = account
         return account.url
 
+    def is_account_key(self, key_sha256: str) -> bool:
+        return any(each.key_sha256 == key_sha256 for each in self._accounts.values())
+
     def directory_info(self) -> DirectoryInfo:
-        return DirectoryInfo(resources=self.resources, profiles=dict.fromkeys(self.profiles, ""))
+        return DirectoryInfo(
+            resources=self.resources,
+            profiles=dict.fromkeys(self.profiles, ""),
+            external_account_required=bool(self.external_accounts),
+        )
 
     def renewal_info(self, ari_id: str) -> RenewalAnswer:
         found = self.advice.get(ari_id)
+        for each in self.issued:
+            leaf = pki.leaf_of(each.chain)
+            if found is None and leaf.ari_id == ari_id:
+                found = self.advise(leaf)
+        if isinstance(found, Exception):
+            raise found
         if found is None:
             raise self.refuse("renewalInfo", 404, "malformed", f"no certificate {ari_id}")
         return found
 
     def change_key(self, account: Account, new_key: PrivateKey) -> None:
-        for other in self._accounts.values():
-            if other.key_sha256 == new_key.public_key_sha256:
-                raise self.refuse("keyChange", 409, "malformed", "the key is in use")
+        if self.is_account_key(new_key.public_key_sha256):
+            raise self.refuse("keyChange", 409, "malformed", "the key is in use")
         account.key_sha256 = new_key.public_key_sha256
 
-    def revoke(self, certificate_pem: str, reason: str) -> None:
-        self.revoked.append((pki.leaf_of(certificate_pem).sha256, reason))
+    def revoke(
+        self, account: Account | None, certificate_pem: str, reason: str, key: PrivateKey | None
+    ) -> None:
+        leaf = pki.leaf_of(certificate_pem)
+        owners = {each.account_url for each in self.issued if leaf == pki.leaf_of(each.chain)}
+        by_key = key is not None and key.public_key_sha256 == leaf.public_key_sha256
+        if owners and not by_key and (account is None or account.url not in owners):
+            detail = "neither the account nor the key of this certificate"
+            raise self.refuse("revokeCert", 403, "unauthorized", detail)
+        self.revoked.append((leaf.sha256, reason))
 
     def new_order(
         self,
@@ -177,18 +237,15 @@ class FakeCa:
         not_after: datetime | None = None,
     ) -> OrderInfo:
         wanted = tuple(sorted({name.lower() for name in names}))
-        if profile and profile not in self.profiles:
-            raise self.refuse("newOrder", 400, "invalidProfile", f"no profile {profile!r}")
-        for name in wanted:
-            if name in self.blocked:
-                detail = f"policy forbids issuing for {name}"
-                raise self.refuse("newOrder", 400, "rejectedIdentifier", detail)
+        ca_rules.check_order(self, wanted, profile, not_after)
         if self.reuse_orders:
             for order in self._orders.values():
                 same = (order.account, order.names, order.profile) == (account, wanted, profile)
-                if same and order.expires > self.now() and self._status(order) in _OPEN:
+                if same and order.expires > self.now() and self.status_of(order) in _OPEN:
                     return self._order_info(order)
-        self._check_limits(wanted)
+        if replaces is not None:
+            ca_rules.check_replaces(self, account, wanted, replaces)
+        ca_rules.check_limits(self, wanted)
         order = Order(
             self._url("order"),
             account,
@@ -196,6 +253,8 @@ class FakeCa:
             profile,
             self.now() + self.order_lifetime,
             [self._authorize(account, name, thumb) for name in wanted],
+            replaces=replaces,
+            not_after=not_after,
         )
         self._orders[order.url] = order
         return self._order_info(order)
@@ -234,19 +293,9 @@ class FakeCa:
         self, account: Account, url: str, csr: x509.CertificateSigningRequest
     ) -> OrderInfo:
         order = self.order(account, url, "finalize")
-        if self._status(order) != "ready":
+        if self.status_of(order) != "ready":
             return self._order_info(order)  # orderNotReady: a Session reads the order again
-        key_sha256 = _spki_sha256(csr)
-        try:
-            proven = csr.is_signature_valid
-        except InvalidSignature:
-            proven = False
-        if not proven or any(key_sha256 == each.key_sha256 for each in self._accounts.values()):
-            raise self.refuse("finalize", 400, "badCSR", "bad signature, or an account's key")
-        san = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        names = tuple(sorted({name.lower() for name in san.get_values_for_type(x509.DNSName)}))
-        if names != order.names:
-            raise self.refuse("finalize", 403, "unauthorized", f"CSR names {names}")
+        ca_rules.check_csr(self, order.names, csr)
         order.csr, order.finalized_at = csr, self.now()
         return self._order_info(order)
 
@@ -280,7 +329,7 @@ class FakeCa:
                         url,
                         name.removeprefix("*."),
                         token,
-                        _value(kind, token, thumb),
+                        ca_rules.challenge_value(kind, token, thumb),
                         "pending",
                     )
                 )
@@ -296,6 +345,10 @@ class FakeCa:
         for at, challenge in enumerate(found.challenges):
             if challenge.status == "processing":
                 found.error = self.validate(challenge)
+                found.problem = "unauthorized" if found.error else ""
+                if found.name in self.caa_forbids:
+                    found.error = f"CAA record for {found.name} prevents issuance (caa)"
+                    found.problem = "caa"
                 found.status = "invalid" if found.error else "valid"
                 found.challenges[at] = replace(challenge, status=found.status)
         if found.status == "valid":
@@ -303,7 +356,7 @@ class FakeCa:
         else:
             self.failed_validations.append((self.now(), found.name))
 
-    def _status(self, order: Order) -> str:
+    def status_of(self, order: Order) -> str:
         for found in order.authorizations:
             self._settle(found)
         if order.finalized_at is not None and order.csr is not None and order.certificate is None:
@@ -320,14 +373,25 @@ class FakeCa:
     def _issue(self, order: Order, csr: x509.CertificateSigningRequest) -> None:
         begin = (self.now() - self.backdate).replace(microsecond=0)
         end = begin + self.profiles.get(order.profile or "", self.validity)
+        end = min(end, order.not_after or end)
         order.certificate = self._url("certificate")
         public_key = csr.public_key()
         chain = hierarchy().sign(public_key, order.names, begin, end)  # type: ignore[arg-type]
         self._chains[order.certificate] = (order.account, chain)
-        self.issued.append(Issuance(self.now(), order.account.url, order.url, order.names, chain))
+        self.issued.append(
+            Issuance(
+                self.now(),
+                order.account.url,
+                order.url,
+                order.names,
+                chain,
+                order.profile,
+                order.replaces,
+            )
+        )
 
     def _order_info(self, order: Order) -> OrderInfo:
-        status = self._status(order)
+        status = self.status_of(order)
         return OrderInfo(
             url=order.url,
             status=status,
@@ -338,47 +402,5 @@ class FakeCa:
             retry_after=self.retry_after if status in ("pending", "processing") else None,
         )
 
-    def _check_limits(self, names: tuple[str, ...]) -> None:
-        same = [each.at for each in self.issued if each.names == names]
-        self._limit(same, self.exact_set_limit, self.exact_set_window, "certificates", names)
-        for name in names:
-            failed = [at for at, which in self.failed_validations if which == name]
-            self._limit(
-                failed,
-                self.failed_validation_limit,
-                self.failed_validation_window,
-                "failed validations",
-                (name,),
-            )
-
-    def _limit(
-        self,
-        times: list[datetime],
-        limit: int,
-        window: timedelta,
-        what: str,
-        names: tuple[str, ...],
-    ) -> None:
-        recent = [at for at in times if at > self.now() - window]
-        if limit and len(recent) >= limit:
-            detail = f"too many {what} ({limit}) for {', '.join(names)} in the last {window}"
-            after = recent[-limit] + window - self.now()
-            raise self.refuse("newOrder", 429, "rateLimited", detail, after)
-
 
 _OPEN = ("pending", "ready")
-
-
-def _value(kind: str, token: str, thumb: str) -> str:
-    key_authorization = f"{token}.{thumb}"
-    if kind == "http-01":
-        return key_authorization
-    if kind == "dns-01":
-        digest = hashlib.sha256(key_authorization.encode()).digest()
-        return base64.urlsafe_b64encode(digest).decode().rstrip("=")
-    return ""
-
-
-def _spki_sha256(csr: x509.CertificateSigningRequest) -> str:
-    der = csr.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(der).hexdigest()

@@ -12,22 +12,29 @@ from certbaton.model import ChallengeInfo
 
 @dataclass(frozen=True)
 class Issuance:
-    """One certificate that was signed. *names* are sorted; *chain* is PEM, leaf first."""
+    """
+    One certificate that was signed. *names* are sorted; *chain* is PEM, leaf first.
+
+    *replaces* is the CertID that its order named, *profile* the profile.
+    """
 
     at: datetime
     account_url: str
     order_url: str
     names: tuple[str, ...]
     chain: str
+    profile: str | None = None
+    replaces: str | None = None
 
 
 @dataclass
 class Account:
-    """An account; *key_sha256* is of its public key."""
+    """An account; *key_sha256* is of its public key, *kid* of what it was bound to."""
 
     url: str
     key_sha256: str
     active: bool = True
+    kid: str | None = None
 
 
 @dataclass
@@ -41,6 +48,7 @@ class Authorization:
     challenges: list[ChallengeInfo]
     status: str = "pending"
     error: str | None = None
+    problem: str = ""
     answered_at: datetime | None = None
 
 
@@ -57,3 +65,5 @@ class Order:
     csr: x509.CertificateSigningRequest | None = None
     finalized_at: datetime | None = None
     certificate: str | None = None
+    replaces: str | None = None
+    not_after: datetime | None = None

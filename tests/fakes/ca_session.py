@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 
+from certbaton.ca.accounts import not_bound
+from certbaton.errors import AccountMissing
 from certbaton.model import (
     AuthorizationInfo,
     ChallengeInfo,
@@ -36,13 +38,20 @@ class FakeSession:
         return self.ca.directory_info()
 
     def new_account(self, external: ExternalAccountKey | None = None) -> str:
+        # as the Session: what can be used once is not used for an account that is there
+        if external is not None or self.ca.external_accounts:
+            try:
+                return self.find_account()
+            except AccountMissing:
+                if external is None:
+                    raise not_bound("an issuer", self.ca.directory) from None
         with self.ca.request("newAccount"):
-            self.account_url = self.ca.find_account("newAccount", self.key, create=True)
+            self.account_url = self.ca.new_account(self.key, external)
         return self.account_url
 
     def find_account(self) -> str:
         with self.ca.request("findAccount"):
-            self.account_url = self.ca.find_account("findAccount", self.key, create=False)
+            self.account_url = self.ca.find_account("findAccount", self.key)
         return self.account_url
 
     def new_order(
@@ -72,6 +81,7 @@ class FakeSession:
                 status=found.status,
                 challenges=tuple(found.challenges),
                 error=found.error,
+                problem=found.problem,
             )
 
     def answer(self, challenge: ChallengeInfo) -> None:
@@ -108,9 +118,8 @@ class FakeSession:
         self, certificate_pem: str, reason: str, certificate_key: PrivateKey | None = None
     ) -> None:
         with self.ca.request("revokeCert"):
-            if certificate_key is None:
-                self._account("revokeCert")
-            self.ca.revoke(certificate_pem, reason)
+            account = self._account("revokeCert") if certificate_key is None else None
+            self.ca.revoke(account, certificate_pem, reason, certificate_key)
 
     def _account(self, request: str) -> Account:
         account = self.ca.account_of(request, self.account_url)

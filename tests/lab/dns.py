@@ -94,6 +94,12 @@ class Knot(Server):
         update.replace(dns.name.from_text(name), _TTL, "A", ip)
         self._update(update)
 
+    def add(self, name: str, kind: str, text: str) -> None:
+        """Add a record of any *kind* to *name* (in the zone), *text* being as in a zone file."""
+        update = dns.update.UpdateMessage(self.zone, keyring=self._keyring)
+        update.add(dns.name.from_text(name), _TTL, kind, text)
+        self._update(update)
+
     def txt(self, name: str) -> list[str]:
         """The TXT records of *name*, sorted; none is an empty list."""
         answer = self._ask(name, "TXT")

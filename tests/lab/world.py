@@ -252,6 +252,8 @@ class World:
                     "directory": self.pebble.directory,
                     "caBundle": str(self.pebble.ca_file),
                     "profile": "lab",
+                    # Pebble advises any moment of a life as short as this
+                    "renewalInfo": False,
                 }
             },
             "solvers": solvers,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-from ca.test_session_pebble import Answers
+from ca.pebble_world import Answers
 from certbaton import pki
 from certbaton.ca.order import Issued, Outcome, Unfinished, advance
 from certbaton.ca.session import Session

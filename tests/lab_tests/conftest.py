@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ca.test_session_pebble import Answers
+from ca.pebble_world import Answers
 from lab.boulder import Boulder
 from lab.pebble import Pebble
 

@@ -12,7 +12,7 @@ from typing import Literal
 import pytest
 import requests
 
-from ca.test_session_pebble import Answers
+from ca.pebble_world import Answers
 from certbaton.ca.order import Failed, Issued, Unfinished
 from certbaton.errors import (
     AccountMissing,

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ca.test_session_pebble import Answers
+from ca.pebble_world import Answers
 from certbaton.ca.order import Failed
 from certbaton.errors import CaUnavailable, RateLimited
 from lab.boulder import Boulder, LimitHit, Limits

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ca.test_session_pebble import Answers
+from ca.pebble_world import Answers
 from certbaton.ca.order import Failed, Issued, Unfinished
 from certbaton.ca.problems import ResourceGone
 from certbaton.errors import PermanentError

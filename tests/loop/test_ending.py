@@ -21,6 +21,9 @@ from certbaton import leaving
 from certbaton.cluster import Cluster, FencedApi, Kind, Lease, NotLeading
 from certbaton.config import parse
 from certbaton.daemon import Turns
+from certbaton.errors import CaUnavailable
+from certbaton.model import IssuerSpec, KeyType
+from certbaton.pki import PrivateKey
 from certbaton.reconcile import Report
 from certbaton.wiring import Daemon
 from fakes.kube import FakeApi
@@ -76,6 +79,21 @@ def test_after_the_signal_no_wait_goes_on_and_no_write_begins(number: int) -> No
         daemon.cluster.api.create(Kind.SECRET, "certbaton", {"metadata": {"name": "a"}})
     assert server.all(Kind.SECRET) == before
     assert lease.valid()
+
+
+def test_after_the_signal_no_request_to_a_ca_begins() -> None:
+    """Not even one that only reads: the answer would be for nobody."""
+    server = FakeApi()
+    daemon = a_daemon(a_lease(server), server)
+    daemon.on_signals(0, leave=lambda code: None)
+    key = PrivateKey.generate(KeyType.EC_P256)
+    nobody = IssuerSpec("ca", "http://127.0.0.1:1/directory")
+    with pytest.raises(CaUnavailable, match="refused"):
+        daemon.sessions.connect(nobody, key, None).directory()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert daemon.traffic.closed.wait(PATIENCE)
+    with pytest.raises(CaUnavailable, match="the process is ending"):
+        daemon.sessions.connect(nobody, key, None).directory()
 
 
 class Held:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -24,6 +24,7 @@ from fakes.ca import DIRECTORY
 from loop.world import DAY, INSTANCE, MINUTE, SECOND, Process, World, a_spec
 
 ONE = a_spec("one", "one")
+OTHER = "https://other.test/directory"
 
 
 def settle(world: World, process: Process, name: str = "one", turns: int = 20) -> None:
@@ -143,6 +144,7 @@ def test_an_order_that_another_certificate_works_on_is_waited_for() -> None:
     names = ("same.example",)
     world = World(a_spec("one", "one", names=names), a_spec("two", "two", names=names))
     process = interrupted(world, "challenge")
+    world.now += 2 * MINUTE
     report = process.turn("two")
     assert report.failed == []
     (wait,) = [wait for wait in report.waits if wait.kind is WaitKind.IN_FLIGHT]
@@ -225,7 +227,7 @@ def test_a_version_that_the_watch_has_not_delivered_is_found_before_an_order() -
     action = StageOrder("one", "", ONE, Reason.DOES_NOT_EXIST, list_first=True)
     before = len(world.ca.issued)
     with pytest.raises(Conflict, match="has not delivered yet"):
-        late.orders.stage(action)
+        late.dealings.orders.stage(action)
     assert [version.certificate for version in late.cluster.store.versions("one")] == ["one"]
     assert len(world.ca.issued) == before
 
@@ -243,7 +245,7 @@ def test_two_processes_never_stage_two_orders() -> None:
     action = StageOrder("one", "", ONE, Reason.DOES_NOT_EXIST, list_first=False)
     for _ in range(2):  # also once the cache has learned of it
         with pytest.raises(Conflict):
-            second.orders.stage(action)
+            second.dealings.orders.stage(action)
     assert first.journal("one").pending == pending
 
 
@@ -258,9 +260,9 @@ def test_what_was_planned_for_another_order_is_not_done() -> None:
     journal = process.journal("one")
     asked = len(world.ca.calls)
     with pytest.raises(Conflict, match="not as it was"):
-        process.orders.advance(AdvanceOrder("one", "", ONE, staged))
+        process.dealings.orders.advance(AdvanceOrder("one", "", ONE, staged))
     with pytest.raises(Conflict, match="not as it was"):
-        process.orders.close(CloseOrder("one", "", staged, "one-1"))
+        process.dealings.orders.close(CloseOrder("one", "", staged, "one-1"))
     assert process.journal("one") == journal
     assert len(world.ca.calls) == asked
 
@@ -288,7 +290,7 @@ def test_answers_that_are_not_in_place_yet_are_a_wait() -> None:
     """No failure: when the solver says so, it is looked at again."""
     world = World(ONE)
     process = world.process()
-    solver = process.orders._solvers["names"]
+    solver = process.dealings.orders._challenges._solvers["names"]
     tries: list[str] = []
 
     def ready(challenge: ChallengeInfo) -> None:
@@ -309,7 +311,7 @@ def test_answers_that_cannot_be_taken_away_close_the_order_in_the_end() -> None:
     """Three tries: a name server that is gone for good must not keep an order open for ever."""
     world = World(ONE)
     process = world.process()
-    solver = process.orders._solvers["names"]
+    solver = process.dealings.orders._challenges._solvers["names"]
     tries: list[str] = []
 
     def clean_up(challenge: ChallengeInfo) -> None:
@@ -323,13 +325,18 @@ def test_answers_that_cannot_be_taken_away_close_the_order_in_the_end() -> None:
 
 
 def test_an_issuer_that_hangs_holds_up_no_account_of_another() -> None:
-    """The lock is one for each directory."""
+    """One at a time works on an account, and who has to wait asks again, and blocks no thread."""
     world = World(ONE)
-    process = world.process()
-    process.cluster.refresh()
-    other = IssuerSpec("other", "https://other.example/directory")
-    lock = process.orders._locks.setdefault(other.directory, threading.Lock())
-    with lock:
-        process.orders.ensure_account(IssuerSpec("lab", DIRECTORY))
-    account = process.cluster.store.account(DIRECTORY)
-    assert account is not None and account.url is not None
+    two = replace(a_spec("two"), issuer=IssuerSpec("other", OTHER))
+    world.add_ca(OTHER)
+    process = world.process(ONE, two)
+    at_work = process.dealings.authorities.accounts.taken(OTHER, "somebody")
+    with at_work as wait:
+        assert wait is None
+        report = process.turn("two")
+        assert [item.what for item in report.waits if item.kind is WaitKind.IN_FLIGHT] == [
+            "another certificate works on the account at other"
+        ]
+        assert "EnsureAccount" in process.turn("one").done
+    world.now += 5 * SECOND
+    assert "EnsureAccount" in process.turn("two").done

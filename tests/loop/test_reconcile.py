@@ -20,6 +20,7 @@ from certbaton.errors import (
 from certbaton.model import Binding, ObjectRef, ServiceSpec, ServiceState, Wait, WaitKind
 from certbaton.reconcile import Report
 from certbaton.targets.oci import OciTarget
+from fakes.ca import DIRECTORY
 from loop.world import DAY, MINUTE, SECOND, World, a_spec
 
 ONE = a_spec("one", "one")
@@ -49,8 +50,8 @@ def test_a_turn_goes_on_until_nothing_is_left_to_do() -> None:
         "MarkServed",
     ]
     assert [world.named("one")] == world.versions()
-    (wait,) = report.waits
-    assert wait.kind is WaitKind.LATER and report.next_at == wait.until
+    (wait,) = [each for each in report.waits if "renewal information" not in each.what]
+    assert wait.kind is WaitKind.LATER and "due for renewal" in wait.what
     assert report.due is None
 
 
@@ -243,12 +244,10 @@ def test_going_round_in_circles_ends_in_a_sentence() -> None:
 # --- failures of orders -----------------------------------------------------------------------
 
 REFUSALS: dict[str, tuple[str, CertbatonError]] = {
-    "the CA cannot be reached for an account": ("newAccount", CaUnavailable("no route")),
     "the CA refuses the account": ("newAccount", ConfigurationError("invalid contact")),
-    "the CA cannot be reached for an order": ("newOrder", CaUnavailable("no route")),
     "the CA refuses the name": ("newOrder", PermanentError("rejectedIdentifier")),
-    "the CA cannot be reached to finalize": ("finalize", CaUnavailable("no route")),
-    "the certificate cannot be downloaded": ("certificate", CaUnavailable("no route")),
+    "the CA has no room for it": ("finalize", RateLimited("too many")),
+    "the certificate cannot be downloaded": ("certificate", PermanentError("unauthorized")),
 }
 
 
@@ -261,8 +260,8 @@ def test_failures_of_orders_stand_in_the_journal(request_: str, error: Certbaton
     assert report.failed == [str(error)]
     assert "CertificateFailed" in world.events()
     process = world.process()
-    failure = process.journal("one").failure
-    assert failure is not None and (failure.count, failure.message) == (1, str(error))
+    failure = process.journal("one").failures[DIRECTORY]
+    assert (failure.count, failure.message) == (1, str(error))
     assert 48 * SECOND <= failure.retry_at - failure.at <= 72 * SECOND
     (wait,) = waits(report, WaitKind.BACK_OFF)
     assert wait.until == failure.retry_at
@@ -272,7 +271,7 @@ def test_failures_of_orders_stand_in_the_journal(request_: str, error: Certbaton
     world.now = failure.retry_at
     assert process.turn("one").failed == []
     assert world.named("one") is not None
-    assert process.journal("one").failure is None
+    assert process.journal("one").failures == {}
     assert len(world.ca.issued) == 1
 
 
@@ -281,10 +280,10 @@ def test_failures_in_a_row_are_counted() -> None:
     world = World(ONE)
     process = world.process()
     for count, meant in enumerate([MINUTE, 10 * MINUTE, 100 * MINUTE, DAY, DAY], start=1):
-        world.ca.fail("newOrder", CaUnavailable("no route"))
+        world.ca.fail("newOrder", PermanentError("rejectedIdentifier"))
         process.turn("one")
-        failure = process.journal("one").failure
-        assert failure is not None and failure.count == count
+        failure = process.journal("one").failures[DIRECTORY]
+        assert failure.count == count
         assert 0.8 * meant <= failure.retry_at - world.now <= 1.2 * meant
         world.now = failure.retry_at
 

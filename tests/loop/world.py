@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from certbaton import pki
+from certbaton import caa, pki
 from certbaton.apply import Applier
 from certbaton.cluster import Cluster, Kind
 from certbaton.cluster.answers import Asked
+from certbaton.dealings import Dealings
 from certbaton.model import (
     CertificateSpec,
     ChallengeInfo,
@@ -30,11 +31,11 @@ from certbaton.model import (
     Sight,
 )
 from certbaton.observe import Observer
-from certbaton.ordering import Orders
 from certbaton.reconcile import Reconciler, Report
 from certbaton.targets.oci import LISTENER_SSL, OciTarget
 from crash.world import Names
 from fakes.ca import DIRECTORY, FakeCa
+from fakes.ca_session import FakeSession
 from fakes.kube import FakeApi
 
 NOW = datetime(2027, 3, 1, 12, tzinfo=UTC)
@@ -64,7 +65,7 @@ class Process:
 
     cluster: Cluster
     reconciler: Reconciler
-    orders: Orders
+    dealings: Dealings
     stop: threading.Event
 
     def turn(self, name: str) -> Report:
@@ -90,6 +91,9 @@ class World:
         self.api = FakeApi(now=lambda: self.now, manager="user")
         self.answers: dict[str, str] = {}
         self.ca = FakeCa(now=lambda: self.now, validate=self._validate)
+        self.cas = {DIRECTORY: self.ca}
+        self.caa = caa.Advice()
+        self.caa_asked: list[tuple[str, ...]] = []
         self.target = OciTarget()
         self.blind = False
         self.watch: Callable[[str], None] = lambda what: None
@@ -134,20 +138,20 @@ class World:
             api, instance, [service.ref for service in self._services()], now=lambda: self.now
         )
         stop = threading.Event()
-        orders = Orders(
+        dealings = Dealings(
             cluster,
-            self.ca.connect,
+            self._connect,
             {"names": Names(self.answers)},
-            {DIRECTORY: IssuerSpec("lab", DIRECTORY)},
-            {spec.name: spec.solver for spec in chosen},
+            {spec.name: spec for spec in chosen},
             policy=self.policy,
             clock=lambda: self.now,
             sleep=self._sleep,
+            look_up_caa=self._look_up_caa,
         )
         applier = Applier(
             cluster,
             self.target,
-            orders,
+            dealings,
             policy=self.policy,
             field_manager=instance.field_manager,
             clock=lambda: self.now,
@@ -160,15 +164,24 @@ class World:
                 look=self._look,
                 policy=self.policy,
                 take_over_from=take_over_from,
+                renewal_checks=dealings.advice.checks,
+                ca_troubles=dealings.authorities.outages.troubles,
             ),
             applier,
-            orders,
+            dealings,
             {spec.name: spec for spec in chosen},
             self.policy,
             lambda: self.now,
             stop,
         )
-        return Process(cluster, reconciler, orders, stop)
+        return Process(cluster, reconciler, dealings, stop)
+
+    def add_ca(self, directory: str) -> FakeCa:
+        """Another CA, for issuers there."""
+        self.cas[directory] = FakeCa(
+            now=lambda: self.now, validate=self._validate, directory=directory
+        )
+        return self.cas[directory]
 
     # --- what is there ------------------------------------------------------------------
 
@@ -191,6 +204,17 @@ class World:
         return [obj["reason"] for obj in self.api.all(Kind.EVENT).values()]
 
     # --- inside -------------------------------------------------------------------------
+
+    def _connect(
+        self, issuer: IssuerSpec, key: pki.PrivateKey, account_url: str | None
+    ) -> FakeSession:
+        return self.cas[issuer.directory].connect(issuer, key, account_url)
+
+    def _look_up_caa(
+        self, names: Sequence[str], identities: Sequence[str], account: str | None, kind: str | None
+    ) -> caa.Advice:
+        self.caa_asked.append(tuple(names))
+        return self.caa
 
     def _before(self, asked: Asked) -> None:
         what = f"{asked.verb} {asked.kind} {asked.name}"

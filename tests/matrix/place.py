@@ -142,6 +142,15 @@ class Place:
                 return found
         return {}
 
+    def account(self, directory: str) -> Obj:
+        """What is noted of the account at a CA."""
+        for obj in self.api.all(Kind.SECRET).values():
+            if "account" in obj.get("data", {}):
+                found: Obj = json.loads(base64.b64decode(obj["data"]["account"]))
+                if found["directory"] == directory:
+                    return found
+        return {}
+
     def certificate_pem(self, version: SecretVersion) -> bytes:
         """What is in its Secret."""
         obj = self.api.read(Kind.SECRET, ObjectRef(NAMESPACE, version.ref.name))

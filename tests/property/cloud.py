@@ -23,6 +23,7 @@ from certbaton.cluster.answers import Asked
 from certbaton.cluster.records import SERVED
 from certbaton.cluster.services import TLS_SECRET
 from certbaton.core.rollover import WIRE
+from certbaton.dealings import Dealings
 from certbaton.model import (
     EVERYWHERE,
     CertificateSpec,
@@ -35,7 +36,6 @@ from certbaton.model import (
     Sight,
 )
 from certbaton.observe import Observer
-from certbaton.ordering import Orders
 from certbaton.pki import PrivateKey
 from certbaton.reconcile import Reconciler
 from certbaton.targets.oci import OciTarget
@@ -252,12 +252,11 @@ class Cloud(Place):
         targets = {service.ref for spec in specs.values() for service in spec.services}
         cluster = Cluster(api, instance, targets, now=lambda: self.now)
         target = OciTarget()
-        orders = Orders(
+        dealings = Dealings(
             cluster,
             self.ca.connect,
             {"names": Names(self.answers)},
-            {DIRECTORY: IssuerSpec("lab", DIRECTORY)},
-            dict.fromkeys(specs, "names"),
+            specs,
             policy=self.policy,
             clock=lambda: self.now,
             sleep=self._sleep,
@@ -265,17 +264,25 @@ class Cloud(Place):
         applier = Applier(
             cluster,
             target,
-            orders,
+            dealings,
             policy=self.policy,
             field_manager=instance.field_manager,
             clock=lambda: self.now,
         )
-        observer = Observer(cluster, target, route=self.route, look=self.look, policy=self.policy)
+        observer = Observer(
+            cluster,
+            target,
+            route=self.route,
+            look=self.look,
+            policy=self.policy,
+            renewal_checks=dealings.advice.checks,
+            ca_troubles=dealings.authorities.outages.troubles,
+        )
         reconciler = Reconciler(
             cluster,
             observer,
             applier,
-            orders,
+            dealings,
             specs,
             self.policy,
             lambda: self.now,

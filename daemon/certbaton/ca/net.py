@@ -3,55 +3,59 @@ HTTP to a CA: signed POSTs, nonces, and requests that end (RFC 8555 section 6).
 
 ``acme``'s ClientNetwork with what it lacks: a refusal keeps its status and
 headers, a nonce handed out with a badNonce is used, old nonces are dropped,
-and a request has a deadline as a whole, where the library's timeout starts
-anew with every byte. What an answer means is decided in ``problems``.
+and a request has a deadline as a whole (``transport``) and its turn
+(``traffic``). What an answer means is decided in ``problems``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import contextvars
-import http.client
-import io
+import functools
 import json
 import logging
-import socket
+import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Any, Final
+from urllib.parse import urlencode
 
 import requests
 import urllib3
 from acme import client, errors, jws
 from josepy.jwa import ES256, ES384, ES512, RS256, JWASignature
 from josepy.jwk import JWK, JWKEC, JWKRSA
-from requests.adapters import HTTPAdapter
-from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
+from requests.adapters import BaseAdapter
+from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema, ProxyError
 
 from certbaton import failpoints
 from certbaton.ca.problems import Problem, read_problem
+from certbaton.ca.traffic import TRAFFIC, Traffic
+from certbaton.ca.transport import MAX_ANSWER, Adapter
 from certbaton.errors import CaUnavailable, CertbatonError, ConfigurationError
 from certbaton.pki import PrivateKey
 
-USER_AGENT: Final = f"certbaton/{version('certbaton')}"
-CONNECT_TIMEOUT: Final = 10.0
-MAX_ANSWER: Final = 1024 * 1024
+# RFC 8555 section 6.1 wants the library's name beside ours, and the language of error messages.
+USER_AGENT: Final = f"certbaton/{version('certbaton')} requests/{requests.__version__}"
+LANGUAGE: Final = "en"
 # At a CA that refuses every second nonce, one request in a million fails for it.
 NONCE_TRIES: Final = 20
 NONCE_IDLE: Final = 300.0
+# What lies between may have forgotten a connection, and then says nothing for the whole timeout.
+CONNECTION_IDLE: Final = 60.0
 _MAX_REDIRECTS: Final = 3
+_NONCE: Final = re.compile(r"[A-Za-z0-9_-]+")
 BAD_PROXY: Final = (
     "the proxy that HTTPS_PROXY (or HTTP_PROXY, ALL_PROXY) names cannot be used; set it to "
     "http://HOST:PORT, or take it away"
 )
+BAD_ISSUER_PROXY: Final = (
+    "the proxy that the issuer names cannot be used; set it to http://HOST:PORT, or take it away"
+)
 
 # At DEBUG it prints every signed request and every certificate.
 logging.getLogger("acme.client").setLevel(logging.INFO)
-
-# When the request of this thread must be answered in full (monotonic seconds).
-_deadline: contextvars.ContextVar[float] = contextvars.ContextVar("deadline")
 
 
 class Refused(Exception):
@@ -67,9 +71,11 @@ class Net(client.ClientNetwork):
     One thread's line to one CA; not to be shared between threads.
 
     *ca_bundle* is a file of PEM roots in place of the system's. *timeout* bounds each request
-    from its start to the last byte of its answer, however slowly that trickles; connecting has
-    ``CONNECT_TIMEOUT`` for each address of the host, and looking the host up is the resolver's.
+    from its start to the last byte of its answer, however slowly that trickles; of it, connecting
+    to the addresses of the host has *connect_timeout*. Looking the host up is the resolver's.
+    *proxy* is a URL, in place of what HTTPS_PROXY and NO_PROXY say, which are obeyed without it.
     *account_url* is the ``kid`` of what is signed (section 6.2); without it the key is sent.
+    A *secure* line asks nothing without TLS, whatever the CA's answers lead to.
     """
 
     def __init__(
@@ -79,6 +85,10 @@ class Net(client.ClientNetwork):
         *,
         ca_bundle: str | None = None,
         timeout: timedelta = timedelta(seconds=30),
+        connect_timeout: timedelta = timedelta(seconds=10),
+        proxy: str | None = None,
+        traffic: Traffic = TRAFFIC,
+        secure: bool = False,
     ) -> None:
         self.jwk, algorithm = jwk_and_algorithm(key)
         super().__init__(
@@ -88,20 +98,40 @@ class Net(client.ClientNetwork):
             user_agent=USER_AGENT,
         )
         self.account_url = account_url
-        self._ca_bundle, self._timeout = ca_bundle, timeout
+        self._another = functools.partial(
+            Net,
+            account_url=None,
+            ca_bundle=ca_bundle,
+            timeout=timeout,
+            connect_timeout=connect_timeout,
+            proxy=proxy,
+            traffic=traffic,
+            secure=secure,
+        )
         self._total = timeout.total_seconds()
-        self._nonce_at = 0.0
+        self._connect = min(connect_timeout.total_seconds(), self._total)
+        self._proxies = {"http": proxy, "https": proxy} if proxy else None
+        self._traffic = traffic
+        self._nonce_at = self._used_at = 0.0
         self.session.max_redirects = _MAX_REDIRECTS
-        for scheme in ("http://", "https://"):
-            self.session.mount(scheme, _Adapter())
+        self.session.mount("https://", Adapter())
+        self.session.mount("http://", _Insecure() if secure else Adapter())
 
     def with_key(self, key: PrivateKey) -> Net:
         """Another line to the same CA, which signs with *key* and has no account."""
-        return Net(key, None, ca_bundle=self._ca_bundle, timeout=self._timeout)
+        return self._another(key)
 
     def fetch(self, what: str, url: str) -> requests.Response:
         """Unsigned GET of *url*; Refused, CaUnavailable or ConfigurationError."""
         return self._check_response(self._send_request("GET", url, what=what))
+
+    def form(self, what: str, url: str, fields: Mapping[str, str]) -> requests.Response:
+        """Unsigned POST of *fields* as a form, to what is not ACME; fails as ``fetch`` does."""
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        response = self._send_request(
+            "POST", url, what=what, data=urlencode(fields), headers=headers, again=False
+        )
+        return self._check_response(response)
 
     def signed(
         self,
@@ -118,7 +148,8 @@ class Net(client.ClientNetwork):
         *what* is the request's name in ``problems``. *with_key* sends the public key in place
         of the account URL, as newAccount needs. A badNonce is tried again with the nonce that
         came with it (section 6.5). Everything but a POST-as-GET is a write, and a fail point:
-        a read can be lost at no cost, and how many of them a poll makes is chance. Refused,
+        a read can be lost at no cost, and how many of them a poll makes is chance. A write whose
+        answer is lost is never sent again here: whether it was done, the CA is asked. Refused,
         CaUnavailable or ConfigurationError.
         """
         with failpoints.write(f"acme {what}") if payload is not None else contextlib.nullcontext():
@@ -143,7 +174,14 @@ class Net(client.ClientNetwork):
         kid = None if with_key else self.account_url
         data = jws.JWS.sign(body, self.jwk, self.alg, nonce, url, kid).json_dumps()
         headers = {"Content-Type": self.JOSE_CONTENT_TYPE}
-        response = self._send_request("POST", url, what=what, data=data, headers=headers)
+        response = self._send_request(
+            "POST",
+            url,
+            what=what,
+            data=data,
+            headers=headers,
+            again=payload is None or what == "findAccount",
+        )
         self._nonces.clear()
         # An answer without a nonce is an answer all the same; the next request fetches one.
         with contextlib.suppress(errors.NonceError):
@@ -164,6 +202,9 @@ class Net(client.ClientNetwork):
         return self._nonces.pop()
 
     def _add_nonce(self, response: requests.Response) -> None:
+        # Section 6.5.1; the library would send what is left of an invalid one.
+        if not _NONCE.fullmatch(response.headers.get(self.REPLAY_NONCE_HEADER, "")):
+            raise errors.MissingNonce(response)
         super()._add_nonce(response)
         self._nonce_at = time.monotonic()
 
@@ -187,97 +228,83 @@ class Net(client.ClientNetwork):
         what: str,
         data: str | None = None,
         headers: Mapping[str, str] | None = None,
+        again: bool = True,
     ) -> requests.Response:
-        token = _deadline.set(time.monotonic() + self._total)
-        try:
-            with self.session.request(
-                method,
-                url,
-                data=data,
-                headers={"User-Agent": self.user_agent, **(headers or {})},
-                verify=self.verify_ssl,
-                timeout=(min(CONNECT_TIMEOUT, self._total), self._total),
-                allow_redirects=method == "GET",
-                stream=True,
-            ) as response:
-                # requests has no way of its own to read no more than so much.
-                response._content = _read(response)
-                return response
-        except (InvalidURL, InvalidSchema, MissingSchema) as error:
-            if _askable(url):
-                # not chained: a proxy's address may hold a password
-                raise CaUnavailable(f"{what}: {BAD_PROXY}") from None
-            kind = ConfigurationError if what == "directory" else CaUnavailable
-            raise kind(f"{what}: not a URL that can be asked: {url!r}") from error
-        except requests.RequestException as error:
-            raise CaUnavailable(f"no answer to {what} from {_host(url)}: {_why(error)}") from error
-        except OSError as error:  # requests' own word for a CA bundle that it cannot read
-            raise ConfigurationError(str(error), where=f"CA bundle for {_host(url)}") from error
-        except (TypeError, ValueError):  # a proxy with credentials and without a host, and the like
-            raise CaUnavailable(f"{what}: {BAD_PROXY}") from None
-        finally:
-            _deadline.reset(token)
+        """
+        Send one request, and read its answer in full.
+
+        A server ends connections that rest, sometimes just when one is used. Then the request is
+        sent once more, on a connection of its own, if it may be sent *again*.
+        """
+        if time.monotonic() - self._used_at > CONNECTION_IDLE:
+            for adapter in self.session.adapters.values():
+                adapter.close()
+        host = _host(url)
+        with self._traffic.request(what, host, self._total) as running:
+            try:
+                response = self._ask(method, url, data, headers)
+                # a body that ends with its connection may be cut short by that
+                if not running.abandoned:
+                    return response
+                raise requests.ConnectionError
+            except (InvalidURL, InvalidSchema, MissingSchema) as error:
+                if _askable(url):
+                    # not chained: a proxy's address may hold a password
+                    raise self._bad_proxy(what) from None
+                kind = ConfigurationError if what == "directory" else CaUnavailable
+                raise kind(f"{what}: not a URL that can be asked: {url!r}") from error
+            except requests.RequestException as error:
+                if running.abandoned:
+                    words = f"{what} to {host} was abandoned: the process is ending"
+                    raise CaUnavailable(words) from None
+                rested = not running.connected and not running.heard
+                if not (again and rested and _is_cut(error)):
+                    via = " through its proxy" if isinstance(error, ProxyError) else ""
+                    words = f"no answer to {what} from {host}{via}: {_why(error)}"
+                    raise CaUnavailable(words) from error
+            except OSError as error:  # requests' own word for a CA bundle that it cannot read
+                raise ConfigurationError(str(error), where=f"CA bundle for {host}") from error
+            except (TypeError, ValueError):  # a proxy with credentials and without a host, ...
+                raise self._bad_proxy(what) from None
+        return self._send_request(method, url, what=what, data=data, headers=headers, again=False)
+
+    def _ask(
+        self, method: str, url: str, data: str | None, headers: Mapping[str, str] | None
+    ) -> requests.Response:
+        with self.session.request(
+            method,
+            url,
+            data=data,
+            headers={
+                "User-Agent": self.user_agent,
+                "Accept-Language": LANGUAGE,
+                **(headers or {}),
+            },
+            verify=self.verify_ssl,
+            timeout=(self._connect, self._total),
+            allow_redirects=method == "GET",
+            stream=True,
+            proxies=self._proxies,
+        ) as response:
+            # requests has no way of its own to read no more than so much.
+            response._content = _read(response)
+            self._used_at = time.monotonic()
+            return response
+
+    def _bad_proxy(self, what: str) -> CaUnavailable:
+        return CaUnavailable(f"{what}: {BAD_ISSUER_PROXY if self._proxies else BAD_PROXY}")
 
 
-class _Reader(io.RawIOBase):
-    """A socket's file that gives every read what is left until the deadline, and no more."""
+class _Insecure(BaseAdapter):
+    """What a CA under TLS may lead to, by a URL or a redirect, but not have (section 6.1)."""
 
-    def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
-        self._sock = sock
-        self._raw = raw
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        left = _deadline.get() - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the answer took too long")
-        self._sock.settimeout(left)
-        return self._raw.readinto(buffer)
+    def send(
+        self, request: requests.PreparedRequest, *args: Any, **kwargs: Any
+    ) -> requests.Response:
+        raise requests.RequestException(f"it leads to {request.url}, which is without TLS")
 
     def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _HttpResponse(http.client.HTTPResponse):
-    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        # Status line and headers are read through it as well as the body.
-        self.fp = io.BufferedReader(_Reader(sock, self.fp.detach()))
-
-
-class _HttpConnection(urllib3.connection.HTTPConnection):
-    response_class = _HttpResponse
-
-
-class _HttpsConnection(urllib3.connection.HTTPSConnection):
-    response_class = _HttpResponse
-
-
-class _HttpPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _HttpConnection
-
-
-class _HttpsPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _HttpsConnection
-
-
-_POOLS: Final = {"http": _HttpPool, "https": _HttpsPool}
-
-
-class _Adapter(HTTPAdapter):
-    """Connections whose answers are read under the deadline, through a proxy as well."""
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = _POOLS
-
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(*args, **kwargs)
-        manager.pool_classes_by_scheme = _POOLS
-        return manager
+        pass
 
 
 def _read(response: requests.Response) -> bytes:
@@ -287,6 +314,10 @@ def _read(response: requests.Response) -> bytes:
         if len(content) > MAX_ANSWER:
             raise requests.exceptions.ContentDecodingError(f"more than {MAX_ANSWER} bytes")
     return bytes(content)
+
+
+def _is_cut(error: requests.RequestException) -> bool:
+    return isinstance(error, requests.ConnectionError) and not isinstance(error, requests.Timeout)
 
 
 def jwk_of(key: PrivateKey) -> JWK:

@@ -1,52 +1,87 @@
 """
-What a CA's refusal means: the one table from answers to errors.
+What a CA's refusal means: from its answer to one of our errors, by the table in ``refusals``.
 
-RFC 8555 section 6.7 has a CA answer with a problem document (RFC 7807). The
-same type means different things in different requests, so the table's key is
-(request, type, status); elsewhere nobody compares any of these. Requests are
-named as RFC 8555 names them: directory, newNonce, newAccount, findAccount
-(newAccount with onlyReturnExisting), newOrder, order, authorization,
-challenge, finalize, certificate, deactivateAuthorization.
+RFC 8555 section 6.7 has a CA answer with a problem document (RFC 7807); nobody else looks at types
+and statuses. Whatever comes is read, bounded, and made fit for a log.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Final
 
+from requests.utils import parse_header_links
+
+from certbaton.ca.refusals import (
+    TABLE,
+    AlreadyRevoked,
+    CsrRefused,
+    NameRefused,
+    OrderNotReady,
+    ReplacesRefused,
+    ResourceGone,
+    Row,
+    ServerError,
+    ValidationFailed,
+    row_of,
+)
 from certbaton.errors import (
-    AccountMissing,
     AccountRefused,
     CaaForbids,
     CaUnavailable,
     CertbatonError,
-    ConfigurationError,
-    PermanentError,
     ProfileRefused,
     RateLimited,
     RetryableError,
 )
 from certbaton.model import FailureKind
 
+__all__ = (
+    "ERROR_PREFIX",
+    "AlreadyRevoked",
+    "CsrRefused",
+    "NameRefused",
+    "OrderNotReady",
+    "Problem",
+    "ReplacesRefused",
+    "ResourceGone",
+    "ServerError",
+    "Subproblem",
+    "ValidationFailed",
+    "advised",
+    "describe",
+    "error_for",
+    "kind_of",
+    "kind_of_problem",
+    "links",
+    "one_line",
+    "read_error",
+    "read_problem",
+    "retry_after",
+    "web_page",
+)
+
 ERROR_PREFIX: Final = "urn:ietf:params:acme:error:"
 _MAX_DETAIL: Final = 1000
 _MAX_DELAY: Final = timedelta(days=3650)
 
 
-class ResourceGone(PermanentError):
-    """The order, authorization or certificate isn't there (any more): HTTP 404 or 410."""
+# A page of the CA's: what else is written there is not for a message.
+_PAGE: Final = re.compile(r"https?://[!-~]{1,2000}")
 
 
-class CsrRefused(PermanentError):
-    """The CA will never sign this request (badCSR): a new order with a new key is needed."""
+@dataclass(frozen=True, slots=True)
+class Subproblem:
+    """What a CA says of one *name* (section 6.7.1); each may be ``""``."""
 
-
-class OrderNotReady(PermanentError):
-    """The order is not (or no longer) ready to be finalized; what it is instead, it says itself."""
+    name: str
+    type: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,65 +90,33 @@ class Problem:
     One refusal as it came: HTTP *status* and the problem document.
 
     *type* is without its prefix, ``""`` where no problem document came (a proxy's page, or an
-    empty body). *subproblems* are (name, detail). *retry_after* is a delay from now.
+    empty body). *retry_after* is a delay from now. *terms* and *instance* are pages for people:
+    the terms of service, and what is to be done (section 7.3.3).
     """
 
     status: int
     type: str
     detail: str
-    subproblems: tuple[tuple[str, str], ...] = ()
+    subproblems: tuple[Subproblem, ...] = ()
     retry_after: timedelta | None = None
+    terms: str | None = None
+    instance: str | None = None
+
+    @property
+    def paused(self) -> bool:
+        """Whether it ends only when somebody goes to a page: a limit without a time."""
+        limited = self.type == "rateLimited" and self.retry_after is None
+        return limited and _PAGE.search(self.detail) is not None
 
     def __str__(self) -> str:
         """One line in the CA's own words, with the type and the status."""
         words = self.detail
-        for name, detail in self.subproblems:
-            words += f"; {name}: {detail}" if name else f"; {detail}"
+        for sub in self.subproblems:
+            told = f"{sub.detail} ({sub.type})" if sub.type else sub.detail
+            words += f"; {sub.name}: {told}" if sub.name else f"; {told}"
         kind = self.type or "no problem document"
         tail = f"({kind}, HTTP {self.status})" if self.status else f"({kind})"
         return f"{words} {tail}" if words else tail
-
-
-# (request, type, status) -> class; "" and 0 stand for any. The first row that fits counts.
-TABLE: Final[tuple[tuple[str, str, int, type[CertbatonError]], ...]] = (
-    # Section 6.6. Let's Encrypt says "rateLimited" with 503 when it is merely busy; a paused
-    # account is a rateLimited without Retry-After, whose detail says where to lift the pause.
-    ("", "rateLimited", 503, CaUnavailable),
-    ("", "rateLimited", 0, RateLimited),
-    ("", "", 429, RateLimited),
-    ("", "serverInternal", 0, CaUnavailable),
-    # More stale nonces in a row than are tried.
-    ("", "badNonce", 0, CaUnavailable),
-    # Section 7.3.1. It may come in any request, once the CA has forgotten the account.
-    ("", "accountDoesNotExist", 0, AccountMissing),
-    # Section 7.3: what the operator wrote about the account.
-    ("newAccount", "externalAccountRequired", 0, ConfigurationError),
-    ("newAccount", "invalidContact", 0, ConfigurationError),
-    ("newAccount", "unsupportedContact", 0, ConfigurationError),
-    ("newAccount", "invalidEmail", 0, ConfigurationError),
-    # Profiles extension: a name that the directory doesn't list.
-    ("newOrder", "invalidProfile", 0, ProfileRefused),
-    ("newOrder", "unsupportedProfile", 0, ProfileRefused),
-    # A deactivated account, an order of another account, refused terms of service: a person.
-    ("", "unauthorized", 0, PermanentError),
-    ("", "userActionRequired", 0, PermanentError),
-    # Section 7.4: the order stays ready, but this CSR never succeeds.
-    ("finalize", "badCSR", 0, CsrRefused),
-    ("finalize", "orderNotReady", 0, OrderNotReady),
-    # Boulder answers 404 for an order past its expiry, Pebble with an empty body.
-    ("order", "", 404, ResourceGone),
-    ("order", "", 410, ResourceGone),
-    ("authorization", "", 404, ResourceGone),
-    ("authorization", "", 410, ResourceGone),
-    ("deactivateAuthorization", "", 404, ResourceGone),
-    ("deactivateAuthorization", "", 410, ResourceGone),
-    ("challenge", "", 404, ResourceGone),
-    ("finalize", "", 404, ResourceGone),
-    ("certificate", "", 404, ResourceGone),
-    ("certificate", "", 410, ResourceGone),
-    ("directory", "", 404, ConfigurationError),
-    ("directory", "", 410, ConfigurationError),
-)
 
 
 def error_for(request: str, problem: Problem, now: datetime) -> CertbatonError:
@@ -122,28 +125,44 @@ def error_for(request: str, problem: Problem, now: datetime) -> CertbatonError:
 
     *now* (aware) turns a delay into the ``retry_at`` of a RetryableError (aware, UTC).
     """
-    kind = _kind(request, problem)
+    row = _row(request, problem)
     message = f"the CA refused {request}: {problem}"
-    if issubclass(kind, RetryableError):
+    person = row.person
+    if problem.type == "userActionRequired" and (page := problem.instance or problem.terms):
+        person = f"open {page}, and agree there"
+        if problem.terms not in (None, page):
+            person += f"; the terms of service are at {problem.terms}"
+    if person:
+        message += f"; to do: {person}"
+    if issubclass(row.error, RetryableError):
         retry_at = None
         if problem.retry_after is not None:
             retry_at = now.astimezone(UTC) + problem.retry_after
-        return kind(message, retry_at=retry_at)
-    return kind(message)
+        return row.error(message, retry_at=retry_at)
+    return row.error(message)
 
 
-def kind_of(error: BaseException) -> FailureKind:
+def kind_of(error: BaseException | type[BaseException]) -> FailureKind:
     """What kind of failure *error* is for the Journal."""
-    for classes, kind in (
-        (AccountRefused, FailureKind.ACCOUNT),
-        (ProfileRefused, FailureKind.PROFILE),
-        (CaaForbids, FailureKind.CAA),
-        (RateLimited, FailureKind.LIMIT),
-        (CaUnavailable, FailureKind.OUTAGE),
-    ):
-        if isinstance(error, classes):
-            return kind
-    return FailureKind.OTHER
+    kind = error if isinstance(error, type) else type(error)
+    return next((found for classes, found in _KINDS if issubclass(kind, classes)), _OTHER)
+
+
+def kind_of_problem(request: str, type: str) -> FailureKind:
+    """
+    What kind of failure a problem inside of an answer is for the Journal.
+
+    *request* is ``validation`` for what a challenge says, ``issuance`` for what an order says;
+    *type* is ``AuthorizationInfo.problem`` or ``OrderInfo.problem``.
+    """
+    return kind_of(row_of(request, type or "unknown", 0).error)
+
+
+def advised(message: str, request: str, *types: str) -> str:
+    """*message*, and what a person should do about problems of these *types* in *request*."""
+    todo = dict.fromkeys(row_of(request, each or "unknown", 0).person for each in types)
+    words = "; ".join(each for each in todo if each)
+    return f"{message}; to do: {words}" if words else message
 
 
 def read_problem(status: int, headers: Mapping[str, str], body: bytes, now: datetime) -> Problem:
@@ -165,16 +184,42 @@ def read_problem(status: int, headers: Mapping[str, str], body: bytes, now: date
         _words(document),
         tuple(_subproblems(document)),
         delay,
+        next(filter(None, map(web_page, links(headers, "terms-of-service"))), None),
+        web_page(document.get("instance")),
     )
+
+
+def read_error(document: object) -> Problem | None:
+    """
+    The ``error`` of an order or challenge; None if there is none.
+
+    Of several types the one that counts is its *type*: that of the table's first row.
+    """
+    if not isinstance(document, Mapping):
+        return None
+    problem = Problem(0, _type(document), _words(document), tuple(_subproblems(document)))
+    return replace(problem, type=_counts("", problem) or "unknown")
 
 
 def describe(document: object) -> str | None:
     """The ``error`` of an order or challenge in the CA's own words; None if there is none."""
-    if not isinstance(document, Mapping):
-        return None
-    return str(
-        Problem(0, _type(document) or "unknown", _words(document), tuple(_subproblems(document)))
-    )
+    problem = read_error(document)
+    return None if problem is None else str(problem)
+
+
+def links(headers: Mapping[str, str], relation: str) -> list[str]:
+    """The targets of all ``Link`` headers of that *relation* (RFC 8288), in their order."""
+    found = parse_header_links(headers.get("Link") or "")
+    return [
+        str(link["url"])
+        for link in found
+        if relation in str(link.get("rel", "")).lower().split() and link.get("url")
+    ]
+
+
+def web_page(value: object) -> str | None:
+    """*value* where it is the address of a page that may be shown to somebody; else None."""
+    return value if isinstance(value, str) and _PAGE.fullmatch(value) else None
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> timedelta | None:
@@ -197,18 +242,28 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> timedelta | None:
     return min(max(delay, timedelta(0)), _MAX_DELAY)
 
 
-def _kind(request: str, problem: Problem) -> type[CertbatonError]:
-    for a_request, a_type, a_status, kind in TABLE:
-        if (
-            a_request in ("", request)
-            and a_type in ("", problem.type)
-            and a_status in (0, problem.status)
-        ):
-            return kind
-    # Neither 5xx, nor a page of some proxy, nor a redirect, is the CA's word on anything.
-    if problem.status >= 500 or not problem.type or problem.status in (408, 425):
-        return CaUnavailable
-    return PermanentError
+_OTHER: Final = FailureKind.OTHER
+_KINDS: Final = (
+    (AccountRefused, FailureKind.ACCOUNT),
+    (ProfileRefused, FailureKind.PROFILE),
+    (CaaForbids, FailureKind.CAA),
+    (ValidationFailed, FailureKind.VALIDATION),
+    (RateLimited, FailureKind.LIMIT),
+    (CaUnavailable, FailureKind.OUTAGE),
+)
+
+
+def _row(request: str, problem: Problem) -> Row:
+    kind = _counts(request, problem)
+    return row_of(request, kind, problem.status, paused=problem.paused)
+
+
+def _counts(request: str, problem: Problem) -> str:
+    """The type that counts: where there are several, that of the table's first row."""
+    types = {each.type for each in problem.subproblems if each.type}
+    if problem.type not in ("", "compound") or not types:
+        return problem.type
+    return min(sorted(types), key=lambda each: TABLE.index(row_of(request, each, problem.status)))
 
 
 def _http_date(value: str) -> datetime | None:
@@ -221,24 +276,25 @@ def _http_date(value: str) -> datetime | None:
 
 
 def _type(document: Mapping[str, object]) -> str:
-    kind = _one_line(document.get("type")).removeprefix(ERROR_PREFIX)
+    kind = one_line(document.get("type")).removeprefix(ERROR_PREFIX)
     return "" if kind == "about:blank" else kind
 
 
-def _subproblems(document: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+def _subproblems(document: Mapping[str, object]) -> Iterator[Subproblem]:
     given = document.get("subproblems")
     for sub in given if isinstance(given, list) else ():
         if isinstance(sub, Mapping):
             identifier = sub.get("identifier")
             name = identifier.get("value") if isinstance(identifier, Mapping) else ""
-            yield _one_line(name), _words(sub)
+            yield Subproblem(one_line(name), _type(sub), _words(sub))
 
 
 def _words(document: Mapping[str, object]) -> str:
-    return _one_line(document.get("detail") or document.get("title"))
+    return one_line(document.get("detail") or document.get("title"))
 
 
-def _one_line(text: object) -> str:
+def one_line(text: object) -> str:
+    """*text* as one line that can be printed, and not for ever."""
     line = " ".join(str(text or "").split())
     printable = "".join(character if character.isprintable() else "?" for character in line)
     return printable if len(printable) <= _MAX_DETAIL else printable[:_MAX_DETAIL] + " …"

@@ -2,33 +2,42 @@
 A conversation with one CA on one account: RFC 8555 as a handful of calls.
 
 Each call is one request (and a directory or nonce where none is at hand), and
-answers in the words of ``model``. It tolerates what CAs really send: status
-strings and challenge types that nobody knows, junk in the directory, names in
-upper case and in any order. It never waits and never tries again: ``order``
-drives it, and the next tick tries again.
+answers in the words of ``model`` (``answers`` reads them). It never waits and
+never tries again: ``order`` drives it, and the next tick tries again.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import ipaddress
-import json
-import re
+import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeAlias
 from urllib.parse import urljoin
 
 import requests
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from certbaton.ca.accounts import bind, key_change
-from certbaton.ca.net import Net, Refused, jwk_of
-from certbaton.ca.problems import OrderNotReady, describe, error_for, retry_after
-from certbaton.errors import AccountMissing, CaUnavailable, PermanentError
+from certbaton.ca.accounts import bind, key_change, not_bound
+from certbaton.ca.answers import (
+    base64url,
+    json_object,
+    location,
+    read_authorization,
+    read_chain,
+    read_directory,
+    read_order,
+    read_renewal,
+    root_of,
+    thumbprint,
+)
+from certbaton.ca.net import Net, Refused
+from certbaton.ca.problems import AlreadyRevoked, CsrRefused, OrderNotReady, error_for, links
+from certbaton.ca.traffic import TRAFFIC, Traffic
+from certbaton.errors import AccountMissing, CaUnavailable, CertbatonError, PermanentError
 from certbaton.model import (
     AuthorizationInfo,
     ChallengeInfo,
@@ -40,7 +49,11 @@ from certbaton.model import (
 )
 from certbaton.pki import PrivateKey
 
+_log = logging.getLogger(__name__)
+
 DIRECTORY_AGE: Final = 24 * 3600.0
+# What a CA has in its chains is few; a list without end is not followed.
+_MOST_ALTERNATES: Final = 10
 _NEEDED: Final = ("newNonce", "newAccount", "newOrder")
 # RFC 5280 section 5.3.1: those that CAs take (Let's Encrypt no others).
 REVOCATION_REASONS: Final = {
@@ -49,7 +62,20 @@ REVOCATION_REASONS: Final = {
     "superseded": 4,
     "cessationOfOperation": 5,
 }
-_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+")  # section 8.3: base64url, nothing that steers a path
+__all__ = ("REVOCATION_REASONS", "Session", "thumbprint")
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """What one CA's directory said *at* a moment (monotonic seconds)."""
+
+    at: float
+    resources: Mapping[str, str]
+    info: DirectoryInfo
+
+
+Directories: TypeAlias = MutableMapping[str, Directory]
+"""By their URLs; sessions of any threads may share one, so that each CA is asked once a day."""
 
 
 class Session:
@@ -59,20 +85,33 @@ class Session:
     *account_url* is None until ``new_account`` or ``find_account`` was called, or what they
     answered before. The directory is fetched at the first call, and again daily. Any call may
     raise CaUnavailable, RateLimited (``retry_at`` aware, UTC), AccountMissing, PermanentError or
-    ConfigurationError, by the table in ``problems``.
+    ConfigurationError, by the table in ``problems``. *traffic* is the process's, for all CAs;
+    *directories* may be.
     """
 
     def __init__(
-        self, issuer: IssuerSpec, account_key: PrivateKey, account_url: str | None = None
+        self,
+        issuer: IssuerSpec,
+        account_key: PrivateKey,
+        account_url: str | None = None,
+        *,
+        traffic: Traffic = TRAFFIC,
+        directories: Directories | None = None,
     ) -> None:
         self._issuer = issuer
         self._net = Net(
-            account_key, account_url, ca_bundle=issuer.ca_bundle, timeout=issuer.timeout
+            account_key,
+            account_url,
+            ca_bundle=issuer.ca_bundle,
+            timeout=issuer.timeout,
+            connect_timeout=issuer.connect_timeout,
+            proxy=issuer.proxy,
+            traffic=traffic,
+            secure=issuer.directory.startswith("https://"),
         )
         self._thumbprint = thumbprint(account_key)
-        self._directory: Mapping[str, str] = {}
-        self._info = DirectoryInfo()
-        self._directory_at = 0.0
+        self._public_key = account_key.unwrapped.public_key()
+        self._directories: Directories = {} if directories is None else directories
 
     @property
     def account_url(self) -> str | None:
@@ -81,23 +120,28 @@ class Session:
 
     def directory(self) -> DirectoryInfo:
         """What the CA's directory says of itself, at most a day old (section 7.1.1)."""
-        self._resource("newOrder")
-        return self._info
+        return self._current().info
 
     def new_account(self, external: ExternalAccountKey | None = None) -> str:
         """
         Make the account of this key, or find it if there is one; its URL (section 7.3).
 
         Agrees to the terms of service; the issuer's e-mail address is sent if there is one.
-        *external* binds it to an account that the CA knows otherwise (section 7.3.4).
+        *external* binds it to an account that the CA knows otherwise (section 7.3.4), where this
+        key has none yet; ExternalAccountRequired where the CA wants one and there is none.
         """
+        new_account = self._resource("newAccount")
         payload: dict[str, object] = {"termsOfServiceAgreed": True}
         if self._issuer.email:
             payload["contact"] = [f"mailto:{self._issuer.email}"]
-        if external is not None:
-            payload["externalAccountBinding"] = bind(
-                self._net.jwk, external, self._resource("newAccount")
-            )
+        if external is not None or self._current().info.external_account_required:
+            # Some are good for one account: where that is there, the answer was lost.
+            try:
+                return self.find_account()
+            except AccountMissing:
+                if external is None:
+                    raise not_bound(self._issuer.name, self._issuer.directory) from None
+            payload["externalAccountBinding"] = bind(self._net.jwk, external, new_account)
         return self._account("newAccount", payload)
 
     def find_account(self) -> str:
@@ -127,32 +171,15 @@ class Session:
         if not_after:
             payload["notAfter"] = f"{not_after.astimezone(UTC):%FT%TZ}"
         response = self._post("newOrder", self._resource("newOrder"), payload)
-        return _order(_location(response, "newOrder"), response)
+        return read_order(location(response, "newOrder"), response)
 
     def order(self, url: str) -> OrderInfo:
         """The order as it stands; ResourceGone once the CA has dropped it."""
-        return _order(url, self._post("order", url, None))
+        return read_order(url, self._post("order", url, None))
 
     def authorization(self, url: str) -> AuthorizationInfo:
         """One authorization with its challenges; ResourceGone once the CA has dropped it."""
-        document = _object(self._post("authorization", url, None), "authorization")
-        identifier = document.get("identifier")
-        value = identifier.get("value") if isinstance(identifier, Mapping) else None
-        name = str(value or "").lower()
-        offered = document.get("challenges")
-        challenges = [
-            self._challenge(challenge, name.removeprefix("*."))
-            for challenge in (offered if isinstance(offered, list) else ())
-            if isinstance(challenge, Mapping)
-        ]
-        return AuthorizationInfo(
-            url=url,
-            name=name.removeprefix("*."),
-            wildcard=document.get("wildcard") is True or name.startswith("*."),
-            status=str(document.get("status", "")),
-            challenges=tuple(challenges),
-            error=_challenge_error(offered),
-        )
+        return read_authorization(url, self._post("authorization", url, None), self._thumbprint)
 
     def answer(self, challenge: ChallengeInfo) -> None:
         """
@@ -176,9 +203,12 @@ class Session:
         first) or the CA says that it isn't ready. On an order that is still ready the refusal
         is raised: CsrRefused if the CSR is at fault.
         """
-        csr = x509.load_pem_x509_csr(csr_pem.encode()).public_bytes(Encoding.DER)
+        request = x509.load_pem_x509_csr(csr_pem.encode())
+        if request.public_key() == self._public_key:  # section 11.1
+            raise CsrRefused("the request is for the account's own key, which is badCSR to any CA")
+        csr = request.public_bytes(Encoding.DER)
         try:
-            response = self._post("finalize", order.finalize, {"csr": _base64url(csr)})
+            response = self._post("finalize", order.finalize, {"csr": base64url(csr)})
         except OrderNotReady:
             return self.order(order.url)
         except AccountMissing:
@@ -188,11 +218,39 @@ class Session:
             if now.status == "ready":
                 raise
             return now
-        return _order(order.url, response)
+        return read_order(order.url, response)
 
     def download(self, certificate_url: str) -> str:
-        """The chain as the CA serves it, PEM, leaf first (section 7.4.2); not looked at."""
-        return self._post("certificate", certificate_url, None).content.decode("utf-8", "replace")
+        """
+        The chain as the CA serves it, PEM, leaf first (section 7.4.2); not looked at.
+
+        Of several chains the one whose root is the issuer's ``preferred_chain``; where there is
+        none, or it cannot be had, the CA's own choice, and the log says so. PermanentError for
+        one that holds more than certificates.
+        """
+        response = self._post("certificate", certificate_url, None)
+        chain = read_chain(response)
+        wanted = self._issuer.preferred_chain
+        if wanted is None or root_of(chain) == wanted:
+            return chain
+        roots = [root_of(chain)]
+        for link in links(response.headers, "alternate")[:_MOST_ALTERNATES]:
+            try:
+                other = read_chain(self._post("certificate", urljoin(response.url, link), None))
+            except CertbatonError as error:
+                roots.append(str(error))
+                continue
+            if root_of(other) == wanted:
+                return other
+            roots.append(root_of(other))
+        _log.warning(
+            "%s has no chain up to %r for %s, so its default one is taken; it has %s",
+            self._issuer.name,
+            wanted,
+            certificate_url,
+            ", ".join(roots),
+        )
+        return chain
 
     def deactivate_authorization(self, url: str) -> None:
         """Give an authorization up, so that the CA no longer counts it (section 7.5.2)."""
@@ -210,19 +268,7 @@ class Session:
             response = self._net.fetch("renewalInfo", url)
         except Refused as refused:
             raise error_for("renewalInfo", refused.problem, datetime.now(UTC)) from refused
-        document = _object(response, "renewalInfo")
-        window = document.get("suggestedWindow")
-        start = _time(window.get("start")) if isinstance(window, Mapping) else None
-        end = _time(window.get("end")) if isinstance(window, Mapping) else None
-        if start is None or end is None or end <= start:
-            raise PermanentError(f"the renewal information at {url} has no window that makes sense")
-        explanation = document.get("explanationURL")
-        return RenewalAnswer(
-            start,
-            end,
-            explanation if isinstance(explanation, str) and explanation else None,
-            retry_after(response.headers, datetime.now(UTC)),
-        )
+        return read_renewal(response)
 
     def change_key(self, new_key: PrivateKey) -> None:
         """
@@ -250,7 +296,7 @@ class Session:
         """
         leaf = x509.load_pem_x509_certificate(certificate_pem.encode())
         payload = {
-            "certificate": _base64url(leaf.public_bytes(Encoding.DER)),
+            "certificate": base64url(leaf.public_bytes(Encoding.DER)),
             "reason": REVOCATION_REASONS[reason],
         }
         url, new_nonce = self._resource("revokeCert"), self._resource("newNonce")
@@ -258,35 +304,14 @@ class Session:
         try:
             net.signed("revokeCert", url, payload, new_nonce, with_key=certificate_key is not None)
         except Refused as refused:
-            if refused.problem.type != "alreadyRevoked":
-                raise error_for("revokeCert", refused.problem, datetime.now(UTC)) from refused
+            error = error_for("revokeCert", refused.problem, datetime.now(UTC))
+            if not isinstance(error, AlreadyRevoked):
+                raise error from refused
 
     def _account(self, what: str, payload: Mapping[str, object]) -> str:
         response = self._post(what, self._resource("newAccount"), payload, with_key=True)
-        self._net.account_url = _location(response, what)
+        self._net.account_url = location(response, what)
         return self._net.account_url
-
-    def _challenge(self, document: Mapping[str, object], name: str) -> ChallengeInfo:
-        kind = str(document.get("type", ""))
-        token = str(document.get("token") or "")
-        return ChallengeInfo(
-            type=kind,
-            url=str(document.get("url", "")),
-            name=name,
-            token=token,
-            value=self._value(kind, token),
-            status=str(document.get("status", "pending")),
-        )
-
-    def _value(self, kind: str, token: str) -> str:
-        if not _TOKEN.fullmatch(token):
-            return ""
-        key_authorization = f"{token}.{self._thumbprint}"
-        if kind == "http-01":
-            return key_authorization
-        if kind == "dns-01":
-            return _base64url(hashlib.sha256(key_authorization.encode()).digest())
-        return ""
 
     def _post(
         self,
@@ -305,17 +330,21 @@ class Session:
             raise error_for(what, refused.problem, datetime.now(UTC)) from refused
 
     def _resource(self, name: str) -> str:
-        if not self._directory or time.monotonic() - self._directory_at > DIRECTORY_AGE:
-            self._directory = self._fetch_directory()
-            self._directory_at = time.monotonic()
-        if name not in self._directory:
+        resources = self._current().resources
+        if name not in resources:
             raise PermanentError(f"the CA at {self._issuer.directory} has no {name}")
-        return self._directory[name]
+        return resources[name]
 
-    def _fetch_directory(self) -> dict[str, str]:
+    def _current(self) -> Directory:
         url = self._issuer.directory
+        known = self._directories.get(url)
+        if known is None or time.monotonic() - known.at > DIRECTORY_AGE:
+            known = self._directories[url] = self._fetch_directory(url)
+        return known
+
+    def _fetch_directory(self, url: str) -> Directory:
         try:
-            document = _object(self._net.fetch("directory", url), "directory")
+            document = json_object(self._net.fetch("directory", url), "directory")
         except Refused as refused:
             raise error_for("directory", refused.problem, datetime.now(UTC)) from refused
         # Let's Encrypt puts a random key into it, so that clients learn to pass over such.
@@ -323,30 +352,8 @@ class Session:
         for name in _NEEDED:
             if not resources.get(name):
                 raise CaUnavailable(f"the directory {url} has no {name}")
-        self._info = _directory_info(resources, document.get("meta"))
-        return resources
-
-
-def thumbprint(account_key: PrivateKey) -> str:
-    """What stands behind the token in a key authorization (section 8.1); it is no secret."""
-    return _base64url(jwk_of(account_key).thumbprint())
-
-
-def _directory_info(resources: Mapping[str, str], meta: object) -> DirectoryInfo:
-    given = meta if isinstance(meta, Mapping) else {}
-    profiles, identities = given.get("profiles"), given.get("caaIdentities")
-    terms = given.get("termsOfService")
-    return DirectoryInfo(
-        resources=frozenset(resources),
-        profiles={str(name): str(text) for name, text in profiles.items()}
-        if isinstance(profiles, Mapping)
-        else {},
-        caa_identities=tuple(str(each) for each in identities)
-        if isinstance(identities, list)
-        else (),
-        external_account_required=given.get("externalAccountRequired") is True,
-        terms_of_service=str(terms) if terms else None,
-    )
+        info = read_directory(resources, document.get("meta"))
+        return Directory(time.monotonic(), resources, info)
 
 
 def _identifier(name: str) -> dict[str, str]:
@@ -354,58 +361,3 @@ def _identifier(name: str) -> dict[str, str]:
         return {"type": "ip", "value": str(ipaddress.ip_address(name))}
     except ValueError:
         return {"type": "dns", "value": name}
-
-
-def _order(url: str, response: requests.Response) -> OrderInfo:
-    document = _object(response, "order")
-    authorizations = document.get("authorizations")
-    certificate = document.get("certificate")
-    return OrderInfo(
-        url=url,
-        status=str(document.get("status", "")),
-        authorizations=tuple(
-            str(each) for each in (authorizations if isinstance(authorizations, list) else ())
-        ),
-        finalize=str(document.get("finalize", "")),
-        certificate=str(certificate) if certificate else None,
-        expires=_time(document.get("expires")),
-        error=describe(document.get("error")),
-        retry_after=retry_after(response.headers, datetime.now(UTC)),
-    )
-
-
-def _challenge_error(challenges: object) -> str | None:
-    for challenge in challenges if isinstance(challenges, list) else ():
-        if isinstance(challenge, Mapping) and (words := describe(challenge.get("error"))):
-            return words
-    return None
-
-
-def _object(response: requests.Response, what: str) -> Mapping[str, object]:
-    try:
-        document = json.loads(response.content)
-    except ValueError:
-        document = None
-    if not isinstance(document, Mapping):
-        raise CaUnavailable(f"the answer to {what} from {response.url} is no JSON object")
-    return document
-
-
-def _location(response: requests.Response, what: str) -> str:
-    location = response.headers.get("Location")
-    if not location:
-        raise CaUnavailable(f"the answer to {what} from {response.url} has no Location")
-    return urljoin(response.url, location)
-
-
-def _time(value: object) -> datetime | None:
-    """RFC 3339 as aware UTC; None for anything else, which then simply isn't known."""
-    try:
-        at = datetime.fromisoformat(str(value))
-    except ValueError:
-        return None
-    return at.astimezone(UTC) if at.tzinfo else None
-
-
-def _base64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).decode().rstrip("=")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 
 from certbaton.cluster import codec, records
@@ -34,6 +35,7 @@ class Accounts:
     _api: KubeApi
     _instance: Instance
     _namespace: str
+    _account_secrets: Mapping[str, str]
     _secrets: SecretWrites
     cache: WatchCache[Record]
 
@@ -62,7 +64,8 @@ class Accounts:
 
     def account_secret(self, directory: str) -> ObjectRef:
         """Where the account at *directory* lies, or would lie."""
-        return ObjectRef(self._namespace, records.account_name(directory, self._instance))
+        usual = records.account_name(directory, self._instance)
+        return ObjectRef(self._namespace, self._account_secrets.get(directory, usual))
 
     def external_account(self, secret_name: str) -> ExternalAccountKey:
         """

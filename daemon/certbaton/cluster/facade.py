@@ -7,7 +7,7 @@ renewal every five to ten minutes; without it, `Cluster.refresh` lists anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,8 +25,9 @@ class Cluster:
     """
     One instance's view of its cluster: `store`, `services`, `events`, `holders`.
 
-    *targets* are the Services that certbaton serves. Safe to share between
-    threads. *api* is the caller's to close.
+    *targets* are the Services that certbaton serves, *account_secrets* the names of accounts'
+    Secrets, by directory, that are not the usual ones. Safe to share between threads. *api* is
+    the caller's to close.
     """
 
     def __init__(
@@ -35,12 +36,13 @@ class Cluster:
         instance: Instance,
         targets: Iterable[ObjectRef],
         *,
+        account_secrets: Mapping[str, str] | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         targets = frozenset(targets)
         self.api = api
         self.instance = instance
-        self.store = Store(api, instance)
+        self.store = Store(api, instance, account_secrets)
         self.services = Services(api, targets, instance.field_manager)
         self.events = SyncEvents(api, targets, now)
         self.holders = Holders(api)

@@ -46,10 +46,17 @@ KEEP: Final = _Keep()
 
 
 class Store(Accounts):
-    """Everything of *instance* that lies in Secrets of its own namespace."""
+    """
+    Everything of *instance* that lies in Secrets of its own namespace.
 
-    def __init__(self, api: KubeApi, instance: Instance) -> None:
+    *account_secrets* has the names of accounts' Secrets, by directory, that are not the usual ones.
+    """
+
+    def __init__(
+        self, api: KubeApi, instance: Instance, account_secrets: Mapping[str, str] | None = None
+    ) -> None:
         self._api = api
+        self._account_secrets = dict(account_secrets or {})
         self._instance = instance
         self._namespace = instance.namespace
         self._ours = f"{records.INSTANCE}={records.label(str(instance))}"

@@ -45,7 +45,12 @@ def _desk(config: Path, kubeconfig: str | None, context: str | None, *, yes: boo
 
     specs = settings.specs()
     targets = {service.ref for spec in specs for service in spec.services}
-    cluster = Cluster(Api.connect(kubeconfig, context), settings.instance_id(), targets)
+    cluster = Cluster(
+        Api.connect(kubeconfig, context),
+        settings.instance_id(),
+        targets,
+        account_secrets=settings.account_secrets(),
+    )
     return Desk(
         specs,
         cluster,

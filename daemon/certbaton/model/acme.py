@@ -30,7 +30,12 @@ class ChallengeInfo:
 
 @dataclass(frozen=True, slots=True)
 class AuthorizationInfo:
-    """One authorization: *name* without ``*.``; *error* is the CA's own words."""
+    """
+    One authorization: *name* without ``*.``.
+
+    *error* is the CA's own words, and *problem* the type of problem that it gave with them
+    (RFC 8555 section 6.7, without its prefix); "" where it gave none.
+    """
 
     url: str
     name: str
@@ -38,11 +43,16 @@ class AuthorizationInfo:
     status: str
     challenges: tuple[ChallengeInfo, ...]
     error: str | None = None
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class OrderInfo:
-    """One order as the CA describes it; *retry_after* is a delay where one was sent."""
+    """
+    One order as the CA describes it; *retry_after* is a delay where one was sent.
+
+    *error* is the CA's own words, and *problem* the type that it gave with them, or "".
+    """
 
     url: str
     status: str
@@ -52,6 +62,7 @@ class OrderInfo:
     expires: datetime | None
     error: str | None = None
     retry_after: timedelta | None = None
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,6 +193,8 @@ class Policy:
     ca_back_off_first: timedelta = timedelta(minutes=1)
     ca_back_off_ceiling: timedelta = timedelta(minutes=30)
     order_limit_open: timedelta = timedelta(hours=24)
+    orders_at_a_time: int = 4
+    requests_per_second: int = 15
     retention_share: float = 1 / 10
     retention_ceiling: timedelta = timedelta(hours=24)
     sweep_share: float = 1 / 30

@@ -39,8 +39,26 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- end -}}
 
+{{/* Whoever looks into the configuration first says that there is none. */}}
+{{- define "certbaton.guard" -}}
+{{- if not (kindIs "map" .Values.config) -}}
+{{- fail "config: must hold keys and values, not null; leave it out for the chart's own, or take away single keys, such as config.issuers.letsencrypt=null" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Names of CAs whose directories certbaton knows (daemon/certbaton/wellknown.py). */}}
+{{- define "certbaton.wellKnown" -}}
+letsencrypt letsencrypt-staging zerossl google sslcom
+{{- end -}}
+
+{{/* The names of a certificate's issuers, the wanted one first. */}}
+{{- define "certbaton.issuersOf" -}}
+{{- default (list .issuer) .issuers | toJson -}}
+{{- end -}}
+
 {{/* Port of the http-01 solver; empty if none is configured. */}}
 {{- define "certbaton.http01Port" -}}
+{{- include "certbaton.guard" . -}}
 {{- $ports := list -}}
 {{- range $name, $solver := .Values.config.solvers -}}
 {{- if eq (toString $solver.type) "http-01" }}{{ $ports = append $ports (int (default 8089 $solver.port)) }}{{ end -}}
@@ -53,6 +71,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{/* Port of the probes; empty if they are switched off. */}}
 {{- define "certbaton.healthPort" -}}
+{{- include "certbaton.guard" . -}}
 {{- $port := 8080 -}}
 {{- if hasKey .Values.config "healthPort" }}{{ $port = int .Values.config.healthPort }}{{ end -}}
 {{- if $port }}{{ $port }}{{ end -}}
@@ -60,15 +79,23 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{/* What values.schema.json cannot see: names that point nowhere. */}}
 {{- define "certbaton.check" -}}
+{{- include "certbaton.guard" . -}}
 {{- $services := dict -}}
+{{- range $name, $issuer := .Values.config.issuers -}}
+{{- if not (or $issuer.directory (has $name (splitList " " (include "certbaton.wellKnown" $)))) -}}
+{{- fail (printf "config.issuers.%s.directory: this key is required: the address of the CA's directory, or one of the names %s" $name (include "certbaton.wellKnown" $)) -}}
+{{- end -}}
+{{- end -}}
 {{- range $name, $solver := .Values.config.solvers -}}
 {{- if and (eq $solver.type "http-01") (eq (int (default 8089 $solver.port)) (int (default 8080 $.Values.config.healthPort))) -}}
 {{- fail (printf "config.solvers.%s.port: %d is the port of healthPort" $name (int (default 8089 $solver.port))) -}}
 {{- end -}}
 {{- end -}}
 {{- range $index, $certificate := .Values.config.certificates -}}
-{{- if not (hasKey (default dict $.Values.config.issuers) $certificate.issuer) -}}
-{{- fail (printf "config.certificates[%d].issuer: there is no issuer '%s'" $index $certificate.issuer) -}}
+{{- range (include "certbaton.issuersOf" $certificate | fromJsonArray) -}}
+{{- if not (hasKey (default dict $.Values.config.issuers) .) -}}
+{{- fail (printf "config.certificates[%d].%s: there is no issuer '%s'" $index (ternary "issuers" "issuer" (hasKey $certificate "issuers")) .) -}}
+{{- end -}}
 {{- end -}}
 {{- if not (hasKey (default dict $.Values.config.solvers) $certificate.solver) -}}
 {{- fail (printf "config.certificates[%d].solver: there is no solver '%s'" $index $certificate.solver) -}}
@@ -79,6 +106,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- fail (printf "config.certificates[%d].dnsNames: %s is a wildcard, which needs a dns-01 solver" $index .) -}}
 {{- end -}}
 {{- end -}}
+{{- if and $certificate.ipAddresses (ne $solver.type "http-01") -}}
+{{- fail (printf "config.certificates[%d].ipAddresses: an IP address needs an http-01 solver" $index) -}}
+{{- end -}}
 {{- range $certificate.services -}}
 {{- $ref := printf "%s/%s" .namespace .name -}}
 {{- if hasKey $services $ref -}}
@@ -87,4 +117,16 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- $_ := set $services $ref true -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+
+{{/* Environment of a pod behind a proxy: what is in the cluster is reached without. */}}
+{{- define "certbaton.proxyEnv" -}}
+{{- if or .Values.proxy.url .Values.proxy.noProxy }}
+{{- with .Values.proxy.url }}
+- name: HTTPS_PROXY
+  value: {{ . | quote }}
+{{- end }}
+- name: NO_PROXY
+  value: {{ prepend (compact (splitList "," .Values.proxy.noProxy)) "$(KUBERNETES_SERVICE_HOST)" | join "," | quote }}
+{{- end }}
 {{- end -}}

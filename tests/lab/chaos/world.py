@@ -56,6 +56,7 @@ class ChaosWorld(World):
         config["issuers"]["lab"] |= {
             "directory": self.ca.directory,
             "caBundle": str(self.ca.ca_file),
+            "renewalInfo": False,
         }
         return config
 
