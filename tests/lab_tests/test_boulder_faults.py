@@ -16,12 +16,15 @@ from ca.pebble_world import Answers
 from certbaton.ca.order import Failed, Issued, Unfinished
 from certbaton.errors import (
     AccountMissing,
+    AccountRefused,
+    CaaForbids,
     CaUnavailable,
     CertbatonError,
     PermanentError,
     RateLimited,
     RetryableError,
 )
+from certbaton.model import FailureKind
 from lab.boulder import TERMS, UNPAUSE, After, Boulder
 from lab_tests.boulder_world import Client, cert_id, refused
 
@@ -196,7 +199,7 @@ def test_new_terms_are_a_persons_to_agree_to(boulder: Boulder, client: Client) -
     order = client.order(name)
     rule = boulder.change_terms()
     error = refused(lambda: client.advance(order, name))
-    assert isinstance(error, PermanentError)
+    assert isinstance(error, AccountRefused)
     assert "userActionRequired" in str(error)
     assert TERMS in str(error)
     rule.stop()
@@ -225,6 +228,7 @@ def test_a_refused_name_fails_its_order(boulder: Boulder, client: Client, kind: 
     outcome = client.advance(order, bad, good)
     assert isinstance(outcome, Failed)
     assert outcome.names == (bad,)
+    assert (outcome.kind is FailureKind.CAA) == (kind == "caa")
     assert f"{bad}: its words ({kind})" in outcome.message
     assert client.session.order(order.url).status == "invalid"
     client.issue(bad, good)
@@ -242,7 +246,8 @@ def test_caa_found_only_when_finalizing(boulder: Boulder, client: Client) -> Non
     boulder.answer("finalize", 403, "caa", "Error finalizing order", subproblems=[sub])
     order = client.order(name)
     error = refused(lambda: client.advance(order, name))
-    assert f"Error finalizing order; {name}: CAA forbids it (caa, HTTP 403)" in str(error)
+    assert f"Error finalizing order; {name}: CAA forbids it" in str(error)
+    assert isinstance(error, CaaForbids)
     assert isinstance(client.advance(order, name), Issued)
 
 
@@ -255,9 +260,7 @@ def test_a_conflict_without_a_type_of_its_own(boulder: Boulder, client: Client) 
     client.issue("conflict.example.com")
 
 
-def test_an_account_that_is_forgotten(
-    boulder: Boulder, client: Client, answers: Answers
-) -> None:
+def test_an_account_that_is_forgotten(boulder: Boulder, client: Client, answers: Answers) -> None:
     """accountDoesNotExist in one account's requests only."""
     boulder.answer("*", 400, "accountDoesNotExist", "unknown", times=None, account=client.account)
     assert isinstance(refused(lambda: client.order("forgotten.example.com")), AccountMissing)
