@@ -103,8 +103,9 @@ class Rehearsals:
                         self._forgotten(directory, rehearsal.account_url)
                     # what was begun meanwhile is in the Journal
                     journal = self._journals.written(name)
-                    if journal.rehearsal is not None:
-                        rehearsal = self._begun(action, journal)
+                    begun = journal.rehearsal
+                    if begun is not None and begun.outcome is Outcome.OPEN:
+                        rehearsal = replace(begun, asked=rehearsal.asked)
                     return self._skipped(action, journal, rehearsal, str(error))
 
     def _begun(self, action: Rehearse, journal: Journal) -> Rehearsal:

@@ -309,7 +309,7 @@ class FakeCa:
 
     def _url(self, kind: str) -> str:
         self._serial += 1
-        return f"https://ca.test/{kind}/{self._serial}"
+        return f"{self.directory.rpartition('/')[0]}/{kind}/{self._serial}"
 
     def _authorize(self, account: Account, name: str, thumb: str) -> Authorization:
         for found in self._authorizations.values():

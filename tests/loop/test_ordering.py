@@ -21,21 +21,10 @@ from certbaton.model import (
     WaitKind,
 )
 from fakes.ca import DIRECTORY
-from loop.world import DAY, INSTANCE, MINUTE, SECOND, Process, World, a_spec
+from loop.world import DAY, INSTANCE, MINUTE, SECOND, Process, World, a_spec, settle
 
 ONE = a_spec("one", "one")
 OTHER = "https://other.test/directory"
-
-
-def settle(world: World, process: Process, name: str = "one", turns: int = 20) -> None:
-    """Turn after turn, each when the last said, until only the renewal is left."""
-    for _ in range(turns):
-        report = process.turn(name)
-        soon = [wait for wait in report.waits if wait.kind is not WaitKind.LATER]
-        if not soon and process.journal(name).pending is None:
-            return
-        world.now = max(world.now + SECOND, min(wait.until for wait in soon))
-    raise AssertionError(f"not settled: {report.waits}, {report.failed}")
 
 
 def interrupted(world: World, at: str, process: Process | None = None) -> Process:

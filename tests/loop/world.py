@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from certbaton import caa, pki
+from certbaton.accounts import ByEmail
 from certbaton.apply import Applier
+from certbaton.ca import zerossl
 from certbaton.cluster import Cluster, Kind
 from certbaton.cluster.answers import Asked
 from certbaton.dealings import Dealings
+from certbaton.errors import CaUnavailable
 from certbaton.model import (
     CertificateSpec,
     ChallengeInfo,
@@ -29,6 +32,7 @@ from certbaton.model import (
     Policy,
     ServiceSpec,
     Sight,
+    WaitKind,
 )
 from certbaton.observe import Observer
 from certbaton.reconcile import Reconciler, Report
@@ -53,6 +57,17 @@ def a_spec(name: str, *services: str, names: tuple[str, ...] = ()) -> Certificat
         key_type=KeyType.EC_P256,
         services=tuple(ServiceSpec(ObjectRef("shop", service)) for service in services),
     )
+
+
+def settle(world: World, process: Process, name: str = "one", turns: int = 20) -> None:
+    """Turn after turn, each when the last said, until only the renewal is left."""
+    for _ in range(turns):
+        report = process.turn(name)
+        soon = [wait for wait in report.waits if wait.kind is not WaitKind.LATER]
+        if not soon and process.journal(name).pending is None:
+            return
+        world.now = max(world.now + SECOND, min(wait.until for wait in soon))
+    raise AssertionError(f"not settled: {report.waits}, {report.failed}")
 
 
 # Keys on P-256 are made in no time; OCI's default cipher suite would not serve them.
@@ -90,9 +105,10 @@ class World:
         self.policy = Policy(poll_listener=4 * SECOND)
         self.api = FakeApi(now=lambda: self.now, manager="user")
         self.answers: dict[str, str] = {}
-        self.ca = FakeCa(now=lambda: self.now, validate=self._validate)
+        self.ca = FakeCa(now=lambda: self.now, validate=self.validate)
         self.cas = {DIRECTORY: self.ca}
         self.caa = caa.Advice()
+        self.by_email: ByEmail = zerossl.external_account
         self.caa_asked: list[tuple[str, ...]] = []
         self.target = OciTarget()
         self.blind = False
@@ -147,6 +163,7 @@ class World:
             clock=lambda: self.now,
             sleep=self._sleep,
             look_up_caa=self._look_up_caa,
+            by_email=self.by_email,
         )
         applier = Applier(
             cluster,
@@ -179,9 +196,18 @@ class World:
     def add_ca(self, directory: str) -> FakeCa:
         """Another CA, for issuers there."""
         self.cas[directory] = FakeCa(
-            now=lambda: self.now, validate=self._validate, directory=directory
+            now=lambda: self.now, validate=self.validate, directory=directory
         )
         return self.cas[directory]
+
+    def away(self, directory: str, away: bool = True) -> None:
+        """From now on nobody gets through to the CA there, or everybody again."""
+
+        def before(request: str) -> None:
+            if away:
+                raise CaUnavailable(f"no route for {request}")
+
+        self.cas[directory].before = before
 
     # --- what is there ------------------------------------------------------------------
 
@@ -228,7 +254,7 @@ class World:
         self.now += timedelta(seconds=seconds)
         return True
 
-    def _validate(self, challenge: ChallengeInfo) -> str | None:
+    def validate(self, challenge: ChallengeInfo) -> str | None:
         return None if self.answers.get(challenge.url) == challenge.value else "no such record"
 
     def _look(

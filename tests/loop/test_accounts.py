@@ -1,0 +1,263 @@
+"""Accounts: bound to external ones, found again, refused, and given another key."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from certbaton import pki
+from certbaton.cluster import Kind
+from certbaton.cluster.records import encode
+from certbaton.errors import CaUnavailable, PermanentError
+from certbaton.model import (
+    Account,
+    CertificateSpec,
+    ExternalAccountKey,
+    ExternalAccountSpec,
+    FailureKind,
+    IssuerSpec,
+    KeyType,
+)
+from fakes.ca import DIRECTORY
+from loop.world import MINUTE, Process, World, a_spec, settle
+
+ONE = a_spec("one", "one")
+KID, HMAC = "kid-1", "c2VjcmV0LW9mLXRoZS1leHRlcm5hbC1hY2NvdW50"
+
+
+def bound_by(external: ExternalAccountSpec) -> CertificateSpec:
+    issuer = IssuerSpec("lab", DIRECTORY, email="a@b.example", external_account=external)
+    return replace(ONE, issuer=issuer)
+
+
+def a_bound_world(spec: CertificateSpec) -> World:
+    """Its CA wants an external account, and takes each of them once."""
+    world = World(spec)
+    world.ca.external_accounts, world.ca.external_once = {KID: HMAC}, True
+    return world
+
+
+def add_secret(world: World, kid: str = KID, hmac: str = HMAC) -> None:
+    world.api.create(
+        Kind.SECRET,
+        "certbaton",
+        {
+            "metadata": {"name": "eab", "namespace": "certbaton"},
+            "data": {"kid": encode(kid), "hmacKey": encode(hmac)},
+        },
+    )
+
+
+def account_of(process: Process) -> Account:
+    process.cluster.refresh()
+    account = process.cluster.store.account(DIRECTORY)
+    assert account is not None
+    return account
+
+
+def key_of(process: Process) -> str:
+    key = process.cluster.store.account_key(DIRECTORY)
+    assert key is not None
+    return key.public_key_sha256
+
+
+def test_an_account_is_bound_by_what_the_secret_holds() -> None:
+    """The kid is noted, so that anybody can tell what was used."""
+    world = a_bound_world(bound_by(ExternalAccountSpec(secret="eab")))
+    add_secret(world)
+    process = world.process()
+    settle(world, process)
+    assert world.named("one") is not None
+    assert account_of(process).external_kid == KID
+
+
+def test_what_binds_an_account_is_used_once() -> None:
+    """Its answer was lost: the account is found by its key, and nothing is sent again."""
+    world = a_bound_world(bound_by(ExternalAccountSpec(secret="eab")))
+    add_secret(world)
+
+    def lost(request: str) -> None:
+        world.ca.after = lambda request: None
+        raise CaUnavailable("no answer")
+
+    world.ca.after = lambda request: lost(request) if request == "newAccount" else None
+    world.process().turn("one")
+    process = world.process()
+    settle(world, process)
+    assert world.named("one") is not None
+    assert world.ca.calls.count("newAccount") == 1
+
+
+def test_a_missing_secret_is_told_and_looked_for_again() -> None:
+    """As a refused account: by name, with what to do, and never with what it holds."""
+    world = a_bound_world(bound_by(ExternalAccountSpec(secret="eab")))
+    process = world.process()
+    (message,) = process.turn("one").failed
+    assert "Secret certbaton/eab: there is no such Secret" in message
+    assert process.journal("one").failures[DIRECTORY].kind is FailureKind.ACCOUNT
+    add_secret(world)
+    settle(world, process)
+    assert world.named("one") is not None
+
+
+def test_without_a_secret_it_comes_by_e_mail() -> None:
+    """Once, when the account is made."""
+    world = a_bound_world(bound_by(ExternalAccountSpec(api="https://api.test/eab")))
+    asked: list[IssuerSpec] = []
+
+    def by_email(issuer: IssuerSpec) -> ExternalAccountKey:
+        asked.append(issuer)
+        return ExternalAccountKey(KID, HMAC)
+
+    world.by_email = by_email
+    process = world.process()
+    settle(world, process)
+    assert [issuer.email for issuer in asked] == ["a@b.example"]
+    assert account_of(process).external_kid == KID
+
+
+def test_the_key_is_of_the_type_that_is_configured() -> None:
+    """P-384 here."""
+    issuer = IssuerSpec("lab", DIRECTORY, account_key_type=KeyType.EC_P384)
+    world = World(replace(ONE, issuer=issuer))
+    process = world.process()
+    settle(world, process)
+    key = process.cluster.store.account_key(DIRECTORY)
+    assert key is not None and key.type == KeyType.EC_P384
+
+
+def test_a_deactivated_account_is_told_and_never_replaced() -> None:
+    """Somebody had a reason; the Secret stays as it is."""
+    world = World(ONE)
+    process = world.process()
+    settle(world, process)
+    before = account_of(process)
+    assert before.url is not None
+    world.ca.deactivate_account(before.url)
+    world.now += 62 * 24 * 60 * MINUTE
+    for _ in range(30):
+        process.turn("one")
+        world.now += 30 * MINUTE
+    assert account_of(process) == before
+    assert world.ca.calls.count("newAccount") == 1
+    failure = process.journal("one").failures[DIRECTORY]
+    assert failure.kind is FailureKind.ACCOUNT and "deactivated" in failure.message
+
+
+def test_an_account_that_the_ca_knows_by_another_url_is_found_by_its_key() -> None:
+    """The CA moved: onlyReturnExisting comes first, and no account is made."""
+    world = World(ONE)
+    process = world.process()
+    settle(world, process)
+    known = account_of(process)
+    process.cluster.store.save_account_url(known, "https://ca.test/old/1")
+    world.now += 62 * 24 * 60 * MINUTE
+    settle(world, process)
+    assert account_of(process).url == known.url
+    assert world.ca.calls.count("newAccount") == 1 and len(world.ca.issued) == 2
+
+
+# --- another key ------------------------------------------------------------------------------
+
+
+def rolling() -> tuple[World, Process, str]:
+    """A certificate whose CA's account is to have another key; that key's hash."""
+    world = World(ONE)
+    world.ca.resources |= {"keyChange"}
+    process = world.process()
+    settle(world, process)
+    key = pki.PrivateKey.generate(KeyType.EC_P256)
+    process.cluster.store.stage_next_key(account_of(process), key)
+    return world, process, key.public_key_sha256
+
+
+def test_an_account_gets_the_key_that_lies_beside_its_own() -> None:
+    """The same account, by the CA's own word; and it can order."""
+    world, process, following = rolling()
+    url = account_of(process).url
+    process.turn("one")
+    after = account_of(process)
+    assert (after.url, after.rolling) == (url, False)
+    assert key_of(process) == following
+    assert process.cluster.store.next_account_key(DIRECTORY) is None
+    world.now += 62 * 24 * 60 * MINUTE
+    settle(world, process)
+    assert len(world.ca.issued) == 2
+
+
+def test_a_change_whose_answer_was_lost_is_found_to_be_done() -> None:
+    """The CA is asked by the next key before it is told of it: once is enough."""
+    world, process, following = rolling()
+
+    def lost(request: str) -> None:
+        if request == "keyChange":
+            raise CaUnavailable("no answer")
+
+    world.ca.after = lost
+    report = process.turn("one")
+    assert report.failed == ["no answer"]
+    process = world.process()
+    process.turn("one")
+    assert key_of(process) == following
+    assert world.ca.calls.count("keyChange") == 1
+
+
+def test_nothing_is_ordered_while_a_key_is_changed() -> None:
+    """An order begun with the old key would be in its way."""
+    world, process, _ = rolling()
+    world.ca.fail("findAccount", *[CaUnavailable("no route")] * 3)
+    world.now += 62 * 24 * 60 * MINUTE
+    process.turn("one")
+    assert process.journal("one").pending is None and len(world.ca.issued) == 1
+    for _ in range(40):
+        world.now += 10 * MINUTE
+        process.turn("one")
+    assert len(world.ca.issued) == 2
+
+
+def test_a_key_waits_for_the_order_that_is_open() -> None:
+    """And is changed when that has ended, whatever wanted it."""
+    world = World(ONE)
+    world.ca.resources |= {"keyChange"}
+    world.ca.validation_time = 10 * MINUTE
+    process = world.process()
+    process.turn("one")
+    key = pki.PrivateKey.generate(KeyType.EC_P256)
+    process.cluster.store.stage_next_key(account_of(process), key)
+    report = process.turn("one")
+    assert any("is changed when orders have ended there: one" in w.what for w in report.waits)
+    assert "keyChange" not in world.ca.calls
+    settle(world, process, turns=40)
+    assert world.ca.calls.count("keyChange") == 1 and key_of(process) == key.public_key_sha256
+    assert len(world.ca.issued) == 1
+
+
+@pytest.mark.parametrize("forgotten", [False, True], ids=["refused", "forgotten"])
+def test_a_key_that_the_ca_does_not_take_is_given_up(forgotten: bool) -> None:
+    """Told in a sentence; the present key stays, and certificates are renewed as before."""
+    world, process, following = rolling()
+    if forgotten:
+        world.ca.forget()
+    else:
+        world.ca.fail("keyChange", PermanentError("badPublicKey"))
+    before = key_of(process)
+    (message,) = process.turn("one").failed
+    assert "does not take the next key" in message
+    assert key_of(process) == before != following
+    assert not account_of(process).rolling
+    world.now += 62 * 24 * 60 * MINUTE
+    settle(world, process)
+    assert len(world.ca.issued) == 2
+
+
+def test_a_key_of_another_account_is_never_promoted() -> None:
+    """Its URL would be another one: nothing is changed, and somebody has to look."""
+    world, process, following = rolling()
+    other = process.cluster.store.next_account_key(DIRECTORY)
+    assert other is not None
+    world.ca.session(other).new_account()
+    before = key_of(process)
+    (message,) = process.turn("one").failed
+    assert "nothing is changed" in message
+    assert key_of(process) == before != following and account_of(process).rolling

@@ -1,0 +1,194 @@
+"""Rehearsals: after validations that failed, at another directory, and never a certificate."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from certbaton import caa
+from certbaton.cluster import Kind
+from certbaton.errors import CaUnavailable, RateLimited
+from certbaton.model import (
+    FailureKind,
+    IssuerSpec,
+    Outcome,
+    Rehearsal,
+)
+from fakes.ca import DIRECTORY, FakeCa
+from loop.world import DAY, MINUTE, Process, World, a_spec, settle
+
+STAGE = "https://stage.test/directory"
+ISSUER = IssuerSpec("lab", DIRECTORY, rehearsal=IssuerSpec("stage", STAGE))
+ONE = replace(a_spec("one", "one"), issuer=ISSUER)
+
+
+def after_a_failure() -> tuple[World, FakeCa, Process]:
+    """A renewal is due, its first try failed to validate, and its pause is over."""
+    world = World(ONE)
+    stage = world.add_ca(STAGE)
+    process = world.process()
+    settle(world, process)
+    assert stage.calls == []
+    world.now += 61 * DAY
+    world.ca.validate = lambda challenge: "no such record"
+    process.turn("one")
+    failure = process.journal("one").failures[DIRECTORY]
+    assert failure.kind is FailureKind.VALIDATION
+    world.ca.validate = world.validate
+    world.now = failure.retry_at
+    return world, stage, process
+
+
+def last(process: Process) -> Rehearsal:
+    rehearsal = process.journal("one").rehearsal
+    assert rehearsal is not None
+    return rehearsal
+
+
+def test_after_a_failed_validation_another_directory_is_tried_first() -> None:
+    """It ends where it would be finalized; then production is asked, once."""
+    world, stage, process = after_a_failure()
+    settle(world, process)
+    assert last(process).outcome is Outcome.PASSED
+    assert "finalize" not in stage.calls and stage.issued == []
+    assert len(world.ca.issued) == 2
+    assert world.answers == {}
+    tls = [obj for obj in world.api.all(Kind.SECRET).values() if "tls.crt" in obj["data"]]
+    assert len(tls) == 2
+
+
+def test_production_waits_while_the_rehearsal_fails() -> None:
+    """With a back-off of its own; the CA's limit of failed validations is left alone."""
+    world, stage, process = after_a_failure()
+    stage.validate = lambda challenge: "no such record"
+    asked = len(world.ca.calls)
+    pauses = []
+    for count in (1, 2, 3):
+        report = process.turn("one")
+        assert any("the rehearsal at stage failed" in sentence for sentence in report.failed)
+        rehearsal = last(process)
+        assert (rehearsal.outcome, rehearsal.count) == (Outcome.FAILED, count)
+        assert rehearsal.retry_at is not None
+        pauses.append((rehearsal.retry_at - world.now) / MINUTE)
+        world.now = rehearsal.retry_at
+    assert len(world.ca.calls) == asked
+    assert [round(pause / meant) for pause, meant in zip(pauses, (1, 10, 100), strict=True)] == [
+        1,
+        1,
+        1,
+    ]
+    stage.validate = world.validate
+    settle(world, process)
+    assert len(world.ca.issued) == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [CaUnavailable("no route"), RateLimited("too many", retry_at=None)],
+    ids=["unreachable", "limited"],
+)
+@pytest.mark.parametrize("request_", ["newAccount", "newOrder", "authorization"])
+def test_a_rehearsal_that_cannot_tell_holds_nothing_up(request_: str, error: Exception) -> None:
+    """Production goes on in the same turn."""
+    world, stage, process = after_a_failure()
+    stage.fail(request_, error)
+    process.turn("one")
+    settle(world, process)
+    assert len(world.ca.issued) == 2
+    assert process.journal("one").failures.get(DIRECTORY) is None
+    assert world.now < world.ca.issued[0].at + 62 * DAY
+
+
+@pytest.mark.parametrize(
+    ("advice", "outcome"),
+    [
+        (caa.Advice(pinned=True), Outcome.SKIPPED),
+        (caa.Advice(complete=False), Outcome.SKIPPED),
+        (caa.Advice(), Outcome.FAILED),
+    ],
+    ids=["pinned", "not known", "not pinned"],
+)
+def test_caa_of_an_account_says_nothing_of_the_real_one(
+    advice: caa.Advice, outcome: Outcome
+) -> None:
+    """Records that pin an account forbid the rehearsal's, whatever they do to ours."""
+    world, stage, process = after_a_failure()
+    stage.caa_forbids = frozenset({"one.example"})
+    world.caa = advice
+    process.turn("one")
+    assert last(process).outcome is outcome
+    assert len(world.ca.issued) == (2 if outcome is Outcome.SKIPPED else 1)
+
+
+def test_a_rehearsal_goes_on_where_it_stood() -> None:
+    """Its order is in the Journal: a new process places no other one."""
+    world, stage, process = after_a_failure()
+    stage.validation_time = 10 * MINUTE
+    process.turn("one")
+    open_ = last(process)
+    assert open_.outcome is Outcome.OPEN and open_.url is not None
+    settle(world, world.process(), turns=40)
+    assert stage.calls.count("newOrder") == 1
+    assert len(world.ca.issued) == 2 and world.answers == {}
+
+
+def test_a_rehearsal_asked_for_by_hand() -> None:
+    """At once, whatever is due; its answer is that very request's, and nothing is issued."""
+    world = World(ONE)
+    stage = world.add_ca(STAGE)
+    process = world.process()
+    settle(world, process)
+    journal = process.journal("one")
+    process.cluster.store.save_journal("one", replace(journal, rehearsal_asked=world.now))
+    asked = world.now
+    process.turn("one")
+    assert (last(process).outcome, last(process).asked) == (Outcome.PASSED, asked)
+    assert stage.issued == [] and len(world.ca.issued) == 1
+    calls = len(stage.calls)
+    world.now += MINUTE
+    process.turn("one")
+    assert len(stage.calls) == calls
+
+
+def test_a_rehearsal_counts_on_from_those_that_failed_before_it() -> None:
+    """Also in a new process."""
+    world, stage, process = after_a_failure()
+    stage.validate = lambda challenge: "no such record"
+    process.turn("one")
+    world.now += 2 * MINUTE
+    process = world.process()
+    process.turn("one")
+    assert last(process).count == 2
+
+
+def test_an_order_of_another_certificate_is_left_alone() -> None:
+    """Its CA is the one that issues for that one, and hands its open order out again."""
+    world = World(ONE)
+    stage = world.add_ca(STAGE)
+    stage.validation_time = timedelta(days=1)
+    two = replace(a_spec("two"), names=ONE.names, issuer=IssuerSpec("stage", STAGE))
+    process = world.process(ONE, two)
+    settle(world, process)
+    process.turn("two")
+    assert process.journal("two").pending is not None
+    journal = process.journal("one")
+    process.cluster.store.save_journal("one", replace(journal, rehearsal_asked=world.now))
+    process.turn("one")
+    assert last(process).outcome is Outcome.SKIPPED
+    assert "is to end in a certificate" in last(process).message
+
+
+def test_an_account_that_its_ca_forgot_is_made_anew() -> None:
+    """The rehearsal is skipped for that once."""
+    world, stage, process = after_a_failure()
+    stage.validation_time = 10 * MINUTE
+    process.turn("one")
+    stage.forget()
+    world.now += 2 * MINUTE
+    settle(world, process)
+    assert last(process).outcome is Outcome.SKIPPED
+    account = process.cluster.store.account(STAGE)
+    assert account is not None and account.url is None
+    assert len(world.ca.issued) == 2 and world.answers == {}

@@ -1,0 +1,267 @@
+"""What an order carries beside its names, what it is without, and how long it is followed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from certbaton import caa, pki
+from certbaton.ca.problems import ServerError
+from certbaton.errors import CaaForbids, ClusterUnavailable, PermanentError, RateLimited
+from certbaton.model import CertificateSpec, FailureKind, IssuerSpec, Revocation
+from fakes.ca import DIRECTORY
+from loop.world import DAY, MINUTE, SECOND, Process, World, a_spec, settle
+
+ONE = a_spec("one", "one")
+HOUR = 60 * MINUTE
+
+
+def at(**issuer: object) -> CertificateSpec:
+    return replace(ONE, issuer=replace(IssuerSpec("lab", DIRECTORY), **issuer))  # type: ignore[arg-type]
+
+
+def renewed(world: World) -> Process:
+    """A certificate that was issued, and is due again."""
+    process = world.process()
+    settle(world, process)
+    world.now += 61 * DAY
+    return process
+
+
+# --- replaces ---------------------------------------------------------------------------------
+
+
+def test_a_renewal_says_what_it_replaces() -> None:
+    """By the CertID of the version before, where the CA has renewal information."""
+    world = World(ONE)
+    world.ca.resources |= {"renewalInfo"}
+    settle(world, renewed(world))
+    first, second = world.ca.all_orders()
+    assert first.replaces is None
+    assert second.replaces == pki.leaf_of(world.ca.issued[0].chain).ari_id
+
+
+def test_a_predecessor_that_is_refused_is_left_out_at_once() -> None:
+    """In the same turn, and it is no failure."""
+    world = World(ONE)
+    world.ca.resources |= {"renewalInfo"}
+    process = renewed(world)
+    world.ca.fail("newOrder", PermanentError("alreadyReplaced"))
+    assert process.turn("one").failed == []
+    assert len(world.ca.issued) == 2 and world.ca.all_orders()[-1].replaces is None
+
+
+def test_a_predecessor_on_which_the_ca_breaks_twice_is_left_out() -> None:
+    """The first time may be an accident; the CA has its pause each time."""
+    world = World(ONE)
+    world.ca.resources |= {"renewalInfo"}
+    process = renewed(world)
+    world.ca.fail("newOrder", ServerError("HTTP 500"), ServerError("HTTP 500"))
+    settle(world, process)
+    assert len(world.ca.issued) == 2 and world.ca.all_orders()[-1].replaces is None
+    assert world.ca.calls.count("newOrder") == 1 + 3
+
+
+def test_a_limit_is_no_reason_to_go_without() -> None:
+    """Orders that replace are spared limits: without, it would be worse."""
+    world = World(ONE)
+    world.ca.resources |= {"renewalInfo"}
+    process = renewed(world)
+    until = world.now + HOUR
+    world.ca.fail("newOrder", RateLimited("too many", retry_at=until))
+    assert process.turn("one").failed == ["too many"]
+    world.now = until
+    settle(world, process)
+    assert world.ca.all_orders()[-1].replaces is not None
+
+
+# --- profile, lifetime, key -------------------------------------------------------------------
+
+
+def test_a_profile_that_is_preferred_may_be_missing() -> None:
+    """What was asked for and what came of it stand on the version, which fits."""
+    world = World(at(profile="tlsserver"))
+    process = world.process()
+    settle(world, process)
+    (version,) = process.cluster.store.versions("one")
+    assert (version.profile, version.profile_got) == ("tlsserver", None)
+    world.now += 10 * DAY
+    process.turn("one")
+    assert len(world.ca.issued) == 1
+
+
+def test_a_profile_that_is_required_is_looked_for_daily() -> None:
+    """Nothing is issued without it, from the first time on."""
+    world = World(at(profile="tlsserver", profile_required=True))
+    process = world.process()
+    process.turn("one")
+    failure = process.journal("one").failures[DIRECTORY]
+    assert failure.kind is FailureKind.PROFILE
+    assert 0.8 * DAY <= failure.retry_at - world.now <= 1.2 * DAY
+    world.now = failure.retry_at
+    world.ca.profiles = {"tlsserver": timedelta(days=45)}
+    settle(world, process)
+    (version,) = process.cluster.store.versions("one")
+    assert version.profile_got == "tlsserver"
+
+
+@pytest.mark.parametrize("takes", [True, False])
+def test_an_end_is_asked_for_where_the_ca_takes_it(takes: bool) -> None:
+    """Where it does not, the order is placed without, at once."""
+    world = World(replace(ONE, lifetime=timedelta(days=7)))
+    world.ca.takes_not_after = takes
+    process = world.process()
+    assert process.turn("one").failed == []
+    (order,) = world.ca.all_orders()
+    assert (order.not_after is not None) is takes
+    assert len(world.ca.issued) == 1
+
+
+def test_a_key_is_kept_where_that_is_asked_for() -> None:
+    """Over renewals; without it each certificate has another one."""
+    for reuse, keys in ((True, 1), (False, 2)):
+        world = World(replace(ONE, reuse_key=reuse))
+        settle(world, renewed(world))
+        found = {pki.leaf_of(each.chain).public_key_sha256 for each in world.ca.issued}
+        assert (len(world.ca.issued), len(found)) == (2, keys)
+
+
+def test_a_key_that_was_compromised_is_never_used_again() -> None:
+    """However it is configured."""
+    world = World(replace(ONE, reuse_key=True))
+    process = world.process()
+    settle(world, process)
+    (version,) = process.cluster.store.versions("one")
+    process.cluster.store.annotate(version, revoked=Revocation(world.now, "keyCompromise"))
+    settle(world, process)
+    first, second = (pki.leaf_of(each.chain).public_key_sha256 for each in world.ca.issued)
+    assert first != second
+
+
+# --- intent, and ends -------------------------------------------------------------------------
+
+
+def test_that_it_is_finalized_is_written_before_it_is() -> None:
+    """From then on a certificate may exist."""
+    world = World(ONE)
+    process = world.process()
+    seen: list[bool] = []
+
+    def before(request: str) -> None:
+        if request == "finalize":
+            pending = process.journal("one").pending
+            seen.append(pending is not None and pending.finalizing)
+
+    world.ca.before = before
+    process.turn("one")
+    assert seen == [True]
+
+
+def test_an_order_that_is_ready_at_once_takes_one_write_and_five_requests() -> None:
+    """The URL and that it is finalized are one write; nothing is validated again."""
+    world = World(ONE)
+    world.ca.authorization_reuse = 90 * DAY
+    process = renewed(world)
+    writes: list[str] = []
+    world.watch = lambda what: writes.append(what) if "merge Secret journal" in what else None
+    asked = len(world.ca.calls)
+    process.turn("one")
+    assert world.ca.calls[asked:] == ["newOrder", "finalize", "certificate"]
+    assert len(writes) == 3, "staged, placed, closed"
+
+
+@pytest.mark.parametrize("names", [1, 3])
+def test_requests_of_an_issuance(names: int) -> None:
+    """At most 2N+6 for N names."""
+    spec = replace(ONE, names=tuple(f"n{number}.example" for number in range(names)))
+    world = World(spec)
+    world.ca.validation_time, world.ca.issuance_time = 3 * SECOND, 2 * SECOND
+    settle(world, world.process())
+    asked = [call for call in world.ca.calls if call != "newAccount"]
+    assert len(world.ca.issued) == 1 and len(asked) <= 2 * names + 6, asked
+
+
+def test_an_order_that_stays_open_for_a_day_has_failed() -> None:
+    """Another one is placed; its authorizations are taken back."""
+    world = World(ONE)
+    world.ca.validation_time = timedelta(days=30)
+    process = world.process()
+    began = world.now
+    while process.journal("one").failures == {} if world.ca.calls else True:
+        report = process.turn("one")
+        assert report.next_at is not None
+        world.now = max(world.now + SECOND, report.next_at)
+        assert world.now < began + 2 * DAY
+    failure = process.journal("one").failures[DIRECTORY]
+    assert began + DAY <= failure.at <= began + DAY + 11 * MINUTE
+    assert "nothing came of it since" in failure.message
+    assert process.journal("one").pending is None and world.answers == {}
+    assert "deactivateAuthorization" in world.ca.calls
+
+
+def test_an_order_of_a_process_that_was_away_for_days_has_its_time_anew() -> None:
+    """It was staged and never placed: that is no age."""
+    world = World(ONE)
+    world.ca.fail("newOrder", RateLimited("too many", retry_at=world.now + HOUR))
+    world.process().turn("one")
+    world.now += 3 * DAY
+    world.ca.validation_time = 10 * MINUTE
+    process = world.process()
+    settle(world, process, turns=60)
+    assert len(world.ca.issued) == 1 and process.journal("one").failures == {}
+
+
+# --- a Secret that cannot be created ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ClusterUnavailable("timeout"), PermanentError("exceeded quota")],
+    ids=["away", "quota"],
+)
+def test_a_certificate_that_cannot_be_stored_is_kept_and_nothing_is_ordered(
+    error: Exception,
+) -> None:
+    """No failure of its CA, however long it takes; nor is the CA asked again."""
+    world = World(ONE)
+    process = world.process()
+    world.fail("create Secret one-", *[error] * 40)
+    process.turn("one")
+    asked = len(world.ca.calls)
+    for _ in range(30):
+        world.now += 6 * MINUTE
+        report = process.turn("one")
+        assert report.failed == [str(error)]
+    assert process.journal("one").failures == {}
+    world._faults.clear()
+    world.now += 6 * MINUTE
+    settle(world, world.process())
+    assert world.named("one") is not None and len(world.ca.issued) == 1
+    assert len(world.ca.calls) == asked
+
+
+# --- CAA --------------------------------------------------------------------------------------
+
+
+def test_caa_records_are_looked_at_before_the_first_order_only() -> None:
+    """What they say is told, as an Event, and the order is placed all the same."""
+    world = World(ONE)
+    world.caa = caa.Advice(("CAA of one.example names another CA",))
+    settle(world, renewed(world))
+    assert world.caa_asked == [ONE.names]
+    assert world.events().count("CertificateCaa") == 1
+    assert len(world.ca.issued) == 2
+
+
+def test_caa_records_are_looked_at_after_the_ca_said_so() -> None:
+    """That the CA forbids it may be explained by then."""
+    world = World(ONE)
+    process = renewed(world)
+    world.ca.fail("newOrder", CaaForbids("caa"))
+    process.turn("one")
+    assert len(world.caa_asked) == 1
+    world.now = process.journal("one").failures[DIRECTORY].retry_at
+    settle(world, process)
+    assert len(world.caa_asked) == 2 and len(world.ca.issued) == 2
