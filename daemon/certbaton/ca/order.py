@@ -154,7 +154,8 @@ def advance(
     CSR that is refused for good: those are Failed. A certificate that the order names and that
     isn't there yet is waited for: it was signed, and a new order would be a second one.
     """
-    end = now() if answered else now() + patience
+    resumed = answered
+    end = now() if resumed else now() + patience
     pace = _Pace(now)
     try:
         with pace.timing() if order is None else contextlib.nullcontext():
@@ -166,7 +167,8 @@ def advance(
                 finalizing()
                 with pace.timing():
                     info = ca.finalize(info, csr_pem)
-                end = now() + patience
+                if resumed:
+                    end = now() + patience
             if info.certificate is not None:
                 with contextlib.suppress(ResourceGone):
                     return Issued(ca.download(info.certificate), info.certificate)
