@@ -189,7 +189,7 @@ def advice(world: Cas) -> None:
 STORIES: dict[str, tuple[Callable[[Cas], None], int]] = {
     "fallback": (fallback, 44),
     "left order": (left_order, 46),
-    "rehearsal": (rehearsal, 51),
+    "rehearsal": (rehearsal, 53),
     "roll-over": (roll_over, 37),
     "quota": (unstored(PermanentError("exceeded quota: secrets=10")), 58),
     "admission": (unstored(PermanentError("admission webhook denied the request")), 58),
