@@ -261,13 +261,10 @@ class Rehearsals:
         Take back what was validated there, as far as the CA answers.
 
         Else it would hand the same order out again, or spare the names validation, and the next
-        rehearsal would pass whatever has broken since. Orders of ours that are to end in
-        certificates there may rest on the same authorizations: then nothing is taken back.
+        rehearsal would pass whatever has broken since. Nothing is taken back where it may be what
+        another order of ours rests on.
         """
-        directory = rehearsal.directory
-        journals = self._cluster.store.journals().values()
-        real = any(each.pending and each.pending.directory == directory for each in journals)
-        if real or self._authorities.outages.is_away(directory):
+        if self._is_shared(rehearsal) or self._authorities.outages.is_away(rehearsal.directory):
             return
         try:
             ca = self._accounts.session(action.issuer, rehearsal.account_url)
@@ -276,6 +273,17 @@ class Rehearsals:
             raise
         except CertbatonError as error:
             logger().info("order_not_abandoned", certificate=action.certificate, why=str(error))
+
+    def _is_shared(self, rehearsal: Rehearsal) -> bool:
+        """Say whether one of its names is in an order, or in a rehearsal, that is open there."""
+        names: set[str] = set()
+        for journal in self._cluster.store.journals().values():
+            pending, other = journal.pending, journal.rehearsal
+            if pending is not None and pending.directory == rehearsal.directory:
+                names |= set(pending.names)
+            if other is not None and other.directory == rehearsal.directory:
+                names |= set(other.names) if other.outcome is Outcome.OPEN else set()
+        return not names.isdisjoint(rehearsal.names)
 
     def _clean_up(self, action: Rehearse, rehearsal: Rehearsal, url: str) -> None:
         def derive(kind: str) -> list[ChallengeInfo]:

@@ -228,23 +228,38 @@ def test_a_rehearsal_that_passed_spares_the_next_one_nothing(kept: timedelta) ->
     assert not [order for order in stage.orders() if order.status in ("pending", "ready")]
 
 
-def test_what_is_to_end_in_certificates_there_keeps_its_authorizations() -> None:
-    """An order of another certificate at the rehearsal's CA may rest on the same ones."""
+def ask(world: World, process: Process, name: str) -> None:
+    journal = process.journal(name)
+    process.cluster.store.save_journal(name, replace(journal, rehearsal_asked=world.now))
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["one name", "none"])
+@pytest.mark.parametrize("by_hand", [False, True], ids=["order", "rehearsal"])
+def test_what_another_order_there_rests_on_is_not_taken_back(by_hand: bool, shared: bool) -> None:
+    """One that is to end in a certificate, or another certificate's rehearsal."""
     world = World(ONE)
     stage = world.add_ca(STAGE)
-    two = replace(a_spec("two"), names=("one.example", "two.example"), issuer=STAGING)
-    stage.authorization_reuse, stage.issuance_time = 30 * DAY, 10 * MINUTE
+    names = ("one.example", "two.example") if shared else ("two.example",)
+    two = replace(a_spec("two"), names=names, issuer=ISSUER if by_hand else STAGING)
+    stage.authorization_reuse = 30 * DAY
     process = world.process(ONE, two)
     settle(world, process)
+    if by_hand:
+        settle(world, process, "two")
+        ask(world, process, "two")
+    stage.validation_time = 10 * MINUTE
     process.turn("two")
-    assert process.journal("two").pending is not None
-    journal = process.journal("one")
-    process.cluster.store.save_journal("one", replace(journal, rehearsal_asked=world.now))
+    ask(world, process, "one")
+    stage.validation_time = timedelta(0)
     process.turn("one")
     assert last(process).outcome is Outcome.PASSED
-    assert "deactivateAuthorization" not in stage.calls
-    settle(world, process, "two", turns=40)
-    assert len(stage.issued) == 1
+    assert ("deactivateAuthorization" in stage.calls) is not shared
+    world.now += 20 * MINUTE
+    settle(world, process, "two")
+    if by_hand:
+        found = process.journal("two").rehearsal
+        assert found is not None and found.outcome is Outcome.PASSED
+    assert len(stage.issued) == (0 if by_hand else 1)
 
 
 @pytest.mark.parametrize("lasts", [90 * DAY, 6 * DAY])
