@@ -27,6 +27,7 @@ from certbaton.errors import (
     RetryableError,
 )
 from certbaton.model import (
+    AdvanceOrder,
     CertificateSpec,
     CheckRenewalInfo,
     FailureKind,
@@ -183,15 +184,26 @@ class CaaAdvice:
         self._challenges = challenges
         self._look_up = look_up
 
-    def before(self, action: StageOrder) -> tuple[str, ...]:
+    def before(self, action: StageOrder | AdvanceOrder) -> tuple[str, ...]:
         """Give sentences on an order: on a first one, and on one after a ``caa`` failure."""
-        issuer = action.issuer or action.spec.issuer
+        if isinstance(action, AdvanceOrder):
+            spec, directory = action.spec, action.pending.directory
+            issuers = {each.directory: each for each in spec.issuers} if spec else {}
+            issuer = issuers.get(directory)
+            if action.pending.url is not None or not self._is_forbidden(action, directory):
+                return ()
+        else:
+            spec, issuer = action.spec, action.issuer or action.spec.issuer
+            # what was forbidden is looked at when it is placed
+            directory, first = issuer.directory, not self._cluster.store.versions(spec.name)
+            if not first or self._is_forbidden(action, directory):
+                return ()
+        return self._ask(spec, issuer, None).sentences if spec and issuer else ()
+
+    def _is_forbidden(self, action: StageOrder | AdvanceOrder, directory: str) -> bool:
         journal = self._cluster.store.journal(action.certificate)
-        failure = journal.failures.get(issuer.directory) if journal else None
-        refused = failure is not None and failure.kind is FailureKind.CAA
-        if self._cluster.store.versions(action.certificate) and not refused:
-            return ()
-        return self._ask(action.spec, issuer, None).sentences
+        failure = journal.failures.get(directory) if journal else None
+        return failure is not None and failure.kind is FailureKind.CAA
 
     def pins(self, action: Rehearse, ca: CertificateAuthority) -> bool:
         """Say whether a rehearsal's ``caa`` says nothing of the real CA: records pin accounts."""

@@ -148,10 +148,7 @@ class Applier:
             case StageOrder():
                 return self._stage(action)
             case AdvanceOrder():
-                progress = self._dealings.orders.advance(action)
-                if progress.version is not None:
-                    self._note(progress.version)
-                return Applied(retry_after=progress.retry_after, what=progress.what)
+                return self._advance(action)
             case DropOrder(pending=pending):
                 wait = self._dealings.orders.drop(action)
                 return Applied(retry_after=wait, what=no_slot(pending.directory))
@@ -177,11 +174,22 @@ class Applier:
         return Applied(retry_after=wait, what=what)
 
     def _stage(self, action: StageOrder) -> Applied:
+        told = self._caa(action)
+        self._dealings.orders.stage(action)
+        return Applied(told)
+
+    def _advance(self, action: AdvanceOrder) -> Applied:
+        told = self._caa(action)
+        progress = self._dealings.orders.advance(action)
+        if progress.version is not None:
+            self._note(progress.version)
+        return Applied(told, retry_after=progress.retry_after, what=progress.what)
+
+    def _caa(self, action: StageOrder | AdvanceOrder) -> tuple[Announcement, ...]:
         told = self._dealings.caa.before(action)
         for sentence in told:
             logger().warning("caa", certificate=action.certificate, advice=sentence)
-        self._dealings.orders.stage(action)
-        return Applied(self._at_all(action.certificate, "CertificateCaa", told, warning=True))
+        return self._at_all(action.certificate, "CertificateCaa", told, warning=True)
 
     def _advice(self, action: CheckRenewalInfo) -> Applied:
         advised = self._dealings.advice.check(action)

@@ -374,6 +374,7 @@ class Orders:
                 directory=pending.directory,
                 account_url=pending.account_url,
                 certificate_url=pending.certificate_url or "",
+                order_url=pending.url,
                 profile=pending.profile,
                 profile_got=pending.profile_got,
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from certbaton.errors import AccountRefused, PermanentError, RateLimited
 from certbaton.model import IssuerSpec
@@ -45,15 +45,15 @@ def test_with_time_left_it_takes_three_failures_over_an_hour() -> None:
     world.now += 60 * DAY
     settled = [PermanentError("rejectedIdentifier")] * 9
     world.ca.fail("newOrder", *settled)
-    began = None
+    failures: list[datetime] = []
     while not other.calls:
         process.turn("one")
         failure = process.journal("one").failures.get(DIRECTORY)
-        began = began or (failure and failure.at)
+        failures += [failure.at] if failure else []
         last = world.now
         world.now += MINUTE
         assert world.now < world.ca.issued[0].at + 75 * DAY
-    assert began is not None and last - began >= HOUR
+    assert last - failures[0] >= HOUR and len(set(failures)) >= 3
     assert len(world.ca._faults["newOrder"]) <= 9 - 3
 
 

@@ -133,6 +133,7 @@ def test_a_key_that_was_compromised_is_never_used_again() -> None:
     world = World(replace(ONE, reuse_key=True))
     process = world.process()
     settle(world, process)
+    world.now += HOUR
     (version,) = process.cluster.store.versions("one")
     process.cluster.store.annotate(version, revoked=Revocation(world.now, "keyCompromise"))
     settle(world, process)
@@ -177,7 +178,7 @@ def test_requests_of_an_issuance(names: int) -> None:
     """At most 2N+6 for N names."""
     spec = replace(ONE, names=tuple(f"n{number}.example" for number in range(names)))
     world = World(spec)
-    world.ca.validation_time, world.ca.issuance_time = 3 * SECOND, 2 * SECOND
+    world.ca.validation_time = world.ca.issuance_time = SECOND / 5
     settle(world, world.process())
     asked = [call for call in world.ca.calls if call != "newAccount"]
     assert len(world.ca.issued) == 1 and len(asked) <= 2 * names + 6, asked
@@ -239,7 +240,7 @@ def test_a_certificate_that_cannot_be_stored_is_kept_and_nothing_is_ordered(
     world.now += 6 * MINUTE
     settle(world, world.process())
     assert world.named("one") is not None and len(world.ca.issued) == 1
-    assert len(world.ca.calls) == asked
+    assert not {"newOrder", "finalize", "certificate"} & set(world.ca.calls[asked:])
 
 
 # --- CAA --------------------------------------------------------------------------------------

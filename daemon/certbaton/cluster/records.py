@@ -31,6 +31,7 @@ ACCOUNT: Final = "account"
 DIRECTORY: Final = "certbaton.io/directory"
 ACCOUNT_URL: Final = "certbaton.io/account"
 CERTIFICATE_URL: Final = "certbaton.io/certificate-url"
+ORDER_URL: Final = "certbaton.io/order-url"
 PROFILE: Final = "certbaton.io/profile"
 PROFILE_GOT: Final = "certbaton.io/profile-got"
 SERVED: Final = "certbaton.io/served"
@@ -221,6 +222,7 @@ def _version(obj: Obj, certificate: str, before: Record | None) -> VersionRecord
         profile=annotations.get(PROFILE),
         profile_got=annotations.get(PROFILE_GOT),
         certificate_url=annotations.get(CERTIFICATE_URL, ""),
+        order_url=annotations.get(ORDER_URL, ""),
         renew_asked=_asked(annotations.get(RENEW_ASKED, ""), leaf),
     )
     problem: str | None = None

@@ -191,6 +191,7 @@ class Store(Accounts):
         directory: str,
         account_url: str,
         certificate_url: str,
+        order_url: str | None = None,
         profile: str | None = None,
         profile_got: str | None = None,
     ) -> SecretVersion:
@@ -207,7 +208,11 @@ class Store(Accounts):
             records.ACCOUNT_URL: account_url,
             records.CERTIFICATE_URL: certificate_url,
         }
-        for name, value in ((records.PROFILE, profile), (records.PROFILE_GOT, profile_got)):
+        for name, value in (
+            (records.ORDER_URL, order_url),
+            (records.PROFILE, profile),
+            (records.PROFILE_GOT, profile_got),
+        ):
             if value is not None:
                 annotations[name] = value
         body = records.secret(

@@ -108,7 +108,7 @@ def _go_on(
     now: datetime,
 ) -> None:
     """Bring the open order to its end, or away."""
-    closing = _closing(draft.certificate, pending, snapshot)
+    closing = _closing(draft.certificate, spec, pending, snapshot)
     if closing is not None:
         draft.actions.append(closing)
         return
@@ -157,10 +157,24 @@ def _go_on(
         draft.actions.append(AdvanceOrder(draft.certificate, why, spec, pending, not continues))
 
 
-def _closing(certificate: str, pending: PendingOrder, snapshot: Snapshot) -> CloseOrder | None:
-    """Close the pending order once its certificate is stored: the key tells."""
+def _closing(
+    certificate: str,
+    spec: CertificateSpec | None,
+    pending: PendingOrder,
+    snapshot: Snapshot,
+) -> CloseOrder | None:
+    """
+    Close the pending order once its certificate is stored: the key tells, and the order.
+
+    A key that is used again is that of the version before, too. Versions of earlier releases do
+    not tell of their order.
+    """
+    keeps_key = spec is not None and spec.reuse_key
     for version in newest_first(snapshot.versions):
-        if version.leaf and version.leaf.public_key_sha256 == pending.public_key_sha256:
+        leaf = version.leaf
+        if leaf is None or leaf.public_key_sha256 != pending.public_key_sha256:
+            continue
+        if version.order_url == pending.url or (not version.order_url and not keeps_key):
             return CloseOrder(certificate, f"it ended in {version.ref}", pending, version.ref.name)
     return None
 

@@ -112,7 +112,8 @@ class SecretVersion:
 
     *leaf* is None where tls.crt cannot be read; *flaw* then, or where key and
     chain do not fit, is a sentence. *profile* is the one that was asked for, None
-    the CA's default. *served* is keyed by ``namespace/name`` of
+    the CA's default. *order_url* is of the order that it came of, "" where that is not known.
+    *served* is keyed by ``namespace/name`` of
     the Service, *rejected* likewise or by `EVERYWHERE`. The private key is
     deliberately not here.
     """
@@ -128,6 +129,7 @@ class SecretVersion:
     profile: str | None = None
     profile_got: str | None = None
     certificate_url: str = ""
+    order_url: str = ""
     served: Mapping[str, Proof] = field(default_factory=dict)
     marked_at: datetime | None = None
     rejected: Mapping[str, Rejection] = field(default_factory=dict)
