@@ -32,6 +32,7 @@ from certbaton.errors import (
     ClusterUnavailable,
     Conflict,
     PermanentError,
+    RetryableError,
     SolverNotReady,
 )
 from certbaton.following import Following, Progress, no_slot, not_ready
@@ -349,6 +350,16 @@ class Orders:
 
         self._challenges.clean_up(name, url, derive, asking=asking)
 
+    def _clean_up_early(self, name: str, pending: PendingOrder) -> None:
+        """Clean up while the order stays open; what fails is tried again when it is closed."""
+        try:
+            self._clean_up(name, pending)
+        except RetryableError as error:
+            logger().info("challenges_left_for_now", certificate=name, why=str(error))
+        else:
+            if pending.url is not None:
+                self._challenges.begin(pending.url)
+
     def _store(
         self,
         name: str,
@@ -383,6 +394,8 @@ class Orders:
                 # the order may be gone from the CA when writing works again
                 kept = replace(pending, chain=chain)
                 self._journals.save(name, replace(journal, pending=kept), keep_key=True)
+            # as long as this process lives, or the CA tells, it is known what to take away
+            self._clean_up_early(name, pending)
             if isinstance(error, PermanentError):
                 raise NotStored(str(error)) from error
             raise

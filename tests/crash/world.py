@@ -38,6 +38,7 @@ from certbaton.reconcile import Reconciler
 from certbaton.solvers import Solver
 from certbaton.targets.oci import LISTENER_SSL, OciTarget
 from fakes.ca import DIRECTORY, FakeCa
+from fakes.ca_session import FakeSession
 from fakes.kube import WRITES, FakeApi
 
 START = datetime(2027, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
@@ -51,7 +52,9 @@ ADDRESS_PREFIX = "127.0.0."
 TAKES_EC = {LISTENER_SSL: '{"CipherSuiteName": "oci-modern-ssl-cipher-suite-v1"}'}
 
 # What the CA is asked that changes something there; the rest are reads.
-CA_WRITES = frozenset({"newAccount", "newOrder", "challenge", "finalize"})
+CA_WRITES = frozenset(
+    {"newAccount", "newOrder", "challenge", "finalize", "keyChange", "deactivateAuthorization"}
+)
 
 
 class Crash(BaseException):
@@ -251,7 +254,7 @@ class World:
         target = OciTarget()
         dealings = Dealings(
             cluster,
-            self.ca.connect,
+            self.connect,
             {"names": Names(self.answers)},
             {self.spec.name: self.spec},
             policy=self.policy,
@@ -283,6 +286,12 @@ class World:
             threading.Event(),
         )
         return cluster, reconciler
+
+    def connect(
+        self, issuer: IssuerSpec, key: pki.PrivateKey, account_url: str | None
+    ) -> FakeSession:
+        """A session at the CA of *issuer*."""
+        return self.ca.connect(issuer, key, account_url)
 
     def _sleep(self, seconds: float) -> bool:
         self.now += timedelta(seconds=seconds)

@@ -6,20 +6,25 @@ import os
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
 from typing import Literal
 
 import pytest
+import requests
 
 from ca.pebble_world import Answers
 from certbaton.ca.order import Failed, Issued, Unfinished
 from certbaton.errors import (
     AccountMissing,
+    AccountRefused,
+    CaaForbids,
     CaUnavailable,
     CertbatonError,
     PermanentError,
     RateLimited,
     RetryableError,
 )
+from certbaton.model import FailureKind
 from lab.boulder import TERMS, UNPAUSE, After, Boulder
 from lab_tests.boulder_world import Client, cert_id, refused
 
@@ -104,6 +109,9 @@ def test_a_clock_that_is_off_by_hours_hurts_nobody(boulder: Boulder, client: Cli
     """In every answer of an issuance, ahead and behind."""
     for off in (-30, 30):
         boulder.date_off = timedelta(hours=off)
+        asked = requests.get(boulder.directory, verify=boulder.ca_bundle, timeout=10)
+        told = parsedate_to_datetime(asked.headers["Date"])
+        assert abs(told - datetime.now(UTC) - boulder.date_off) < timedelta(seconds=10)
         client.issue(f"off{abs(off)}-{off < 0}.example.com".lower())
 
 
@@ -191,7 +199,7 @@ def test_new_terms_are_a_persons_to_agree_to(boulder: Boulder, client: Client) -
     order = client.order(name)
     rule = boulder.change_terms()
     error = refused(lambda: client.advance(order, name))
-    assert isinstance(error, PermanentError)
+    assert isinstance(error, AccountRefused)
     assert "userActionRequired" in str(error)
     assert TERMS in str(error)
     rule.stop()
@@ -220,6 +228,7 @@ def test_a_refused_name_fails_its_order(boulder: Boulder, client: Client, kind: 
     outcome = client.advance(order, bad, good)
     assert isinstance(outcome, Failed)
     assert outcome.names == (bad,)
+    assert (outcome.kind is FailureKind.CAA) == (kind == "caa")
     assert f"{bad}: its words ({kind})" in outcome.message
     assert client.session.order(order.url).status == "invalid"
     client.issue(bad, good)
@@ -237,7 +246,8 @@ def test_caa_found_only_when_finalizing(boulder: Boulder, client: Client) -> Non
     boulder.answer("finalize", 403, "caa", "Error finalizing order", subproblems=[sub])
     order = client.order(name)
     error = refused(lambda: client.advance(order, name))
-    assert f"Error finalizing order; {name}: CAA forbids it (caa, HTTP 403)" in str(error)
+    assert f"Error finalizing order; {name}: CAA forbids it" in str(error)
+    assert isinstance(error, CaaForbids)
     assert isinstance(client.advance(order, name), Issued)
 
 
@@ -250,10 +260,11 @@ def test_a_conflict_without_a_type_of_its_own(boulder: Boulder, client: Client) 
     client.issue("conflict.example.com")
 
 
-def test_an_account_that_is_forgotten(boulder: Boulder, client: Client) -> None:
+def test_an_account_that_is_forgotten(boulder: Boulder, client: Client, answers: Answers) -> None:
     """accountDoesNotExist in one account's requests only."""
     boulder.answer("*", 400, "accountDoesNotExist", "unknown", times=None, account=client.account)
     assert isinstance(refused(lambda: client.order("forgotten.example.com")), AccountMissing)
+    Client(boulder, answers).issue("another-account.example.com")
     boulder.calm()
     client.issue("forgotten.example.com")
 

@@ -274,6 +274,7 @@ def test_an_order_is_processed_for_a_while(boulder: Boulder, client: Client) -> 
     order = client.order(name)
     outcome = client.advance(order, name, patience=1)
     assert isinstance(outcome, Unfinished)
+    assert "processing" in outcome.what
     assert isinstance(client.advance(order, name), Issued)
     assert len(boulder.finalized) == boulder.counts()["finalize"] == 1
 

@@ -24,6 +24,7 @@ from certbaton.cluster.records import SERVED
 from certbaton.cluster.services import TLS_SECRET
 from certbaton.core.rollover import WIRE
 from certbaton.dealings import Dealings
+from certbaton.errors import CaUnavailable
 from certbaton.model import (
     EVERYWHERE,
     CertificateSpec,
@@ -120,9 +121,17 @@ class Cloud(Place):
         self.written: Counter[ObjectRef] = Counter()
         self.touched: Counter[ObjectRef] = Counter()
         self.began = self.now
+        self.ca_away_until = self.now
+        self.ca.before = self.ca_hook
+        self.ca.resources |= {"keyChange", "renewalInfo"}
         self._hand_made()
 
     # --- the cloud ---------------------------------------------------------------------
+
+    def ca_hook(self, request: str) -> None:
+        """Nobody gets through to the CA while it is away."""
+        if self.now < self.ca_away_until:
+            raise CaUnavailable(f"no route for {request}")
 
     def _hand_made(self) -> None:
         self.hand_made_until = self.now + 35 * DAY
@@ -428,6 +437,7 @@ class Cloud(Place):
     def heal(self) -> None:
         """All that was done to the place ends; everybody lives, nothing is paused."""
         self.full_until.clear()
+        self.ca_away_until = self.now
         self.stuck_until.clear()
         self.next_bad.clear()
         self.tells = True

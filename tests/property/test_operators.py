@@ -23,12 +23,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from certbaton.cluster import Kind
+from certbaton import pki
+from certbaton.cluster import Cluster, Kind
 from certbaton.cluster.services import TLS_SECRET
 from certbaton.core import reject
-from certbaton.model import ObjectRef
+from certbaton.model import KeyType, Leaf, ObjectRef, RenewalAnswer
+from certbaton.pki import PrivateKey
 from crash.place import BAD_CERTIFICATE, FULL
 from crash.world import INSTANCE
+from fakes.ca import DIRECTORY
 from property.cloud import DAY, HAND_MADE, HOUR, MINUTE, MISSING, SECOND, Cloud
 
 STORIES = int(os.environ.get("CERTBATON_STORIES", "25"))
@@ -144,6 +147,44 @@ class Operators(RuleBasedStateMachine):
         self.cloud.alive[instance] = None
         self.cloud.credit[certificate] += 1
         self.cloud.disturb(*(service.ref for service in specs[certificate].services))
+
+    @rule(certificate=CERTIFICATE)
+    def somebody_asks_for_a_renewal(self, certificate: str) -> None:
+        store = self._cluster(certificate).store
+        for version in store.versions(certificate):
+            store.annotate(version, renew_asked=self.cloud.now)
+        self.cloud.credit[certificate] += 1
+
+    @rule(certificate=CERTIFICATE)
+    def somebody_changes_the_key_of_an_account(self, certificate: str) -> None:
+        store = self._cluster(certificate).store
+        account = store.account(DIRECTORY)
+        if account is not None and account.url is not None and not account.rolling:
+            store.stage_next_key(account, PrivateKey.generate(KeyType.EC_P256))
+
+    def _cluster(self, certificate: str) -> Cluster:
+        cluster = self.cloud.life(CERTIFICATES[certificate]).cluster
+        cluster.refresh()
+        return cluster
+
+    @rule(span=st.sampled_from([MINUTE, HOUR, 6 * HOUR, DAY]))
+    def the_ca_is_away(self, span: timedelta) -> None:
+        self.cloud.ca_away_until = self.cloud.now + span
+
+    @rule()
+    def the_ca_asks_for_early_renewals(self) -> None:
+        """Of what is there by now, within a day; each certificate once."""
+        until = self.cloud.now
+        known = {pki.leaf_of(each.chain).sha256 for each in self.cloud.ca.issued}
+
+        def advise(leaf: Leaf) -> RenewalAnswer | None:
+            if leaf.sha256 not in known:
+                return None
+            return RenewalAnswer(until, until + DAY, "https://ca.test/why", HOUR)
+
+        self.cloud.ca.advise = advise
+        for certificate in CERTIFICATES:
+            self.cloud.credit[certificate] += 1
 
     @rule(ref=SERVICE)
     def somebody_deletes_a_service(self, ref: ObjectRef) -> None:

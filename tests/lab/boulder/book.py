@@ -102,8 +102,7 @@ class Book:
         """Whether *order* may still be finalized, as far as was seen."""
         known = (self.authorizations.get(url) for url in order.authorizations)
         return (
-            order.finalized_at is None
-            and order.document.get("status") in _OPEN
+            order.document.get("status") in _OPEN
             and (order.expires is None or now < order.expires)
             and all(
                 each is None or (each.status in ("pending", "valid") and each.refused is None)

@@ -123,6 +123,6 @@ def terms_changed() -> Problem:
     return Problem(
         403,
         "userActionRequired",
-        f"The terms of service have changed; agree to them at {TERMS}",
+        "The terms of service have changed",
         headers={"Link": f'<{TERMS}>;rel="terms-of-service"'},
     )
