@@ -174,6 +174,21 @@ def test_an_order_that_two_are_given_in_one_moment_is_the_first_ones() -> None:
         assert process.journal(name).failure is None
 
 
+# --- other names --------------------------------------------------------------------------------
+
+
+def test_ip_addresses_come_to_a_service_as_any_names_do() -> None:
+    """From the specification through the request and the order to the Secret that is named."""
+    names = ("192.0.2.7", "2001:db8::7")
+    world = World(a_spec("one", "one", names=names))
+    process = world.process()
+    settle(world, process)
+    (version,) = process.cluster.store.versions("one")
+    assert version.leaf is not None and version.leaf.names == names
+    assert world.named("one") == str(version.ref)
+    assert "CertificateServed" in world.events()
+
+
 # --- what the CA signs that is of no use --------------------------------------------------------
 
 
