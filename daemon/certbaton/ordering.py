@@ -105,7 +105,8 @@ class Orders:
         if action.pending.chain is not None:
             key = self._pending_key(name, journal, pending)
             return self._store(name, journal, pending, key, action.pending.chain)
-        with self._authorities.orders.taken(directory, name) as wait:
+        begun = pending.url is not None
+        with self._authorities.orders.taken(directory, name, begun=begun) as wait:
             if wait is not None:
                 return Progress(retry_after=wait, what=no_slot(directory))
             lifetime = self._journals.lifetime(name)
@@ -268,7 +269,8 @@ class Orders:
         name = action.certificate
         journal, pending = self._journals.current(name, action.pending)
         directory = pending.directory
-        with self._authorities.orders.taken(directory, name) as wait:
+        begun = pending.url is not None
+        with self._authorities.orders.taken(directory, name, begun=begun) as wait:
             if wait is not None:
                 return wait
             if pending.url is not None:

@@ -24,7 +24,6 @@ from certbaton.model import (
 )
 from certbaton.names import both_forms
 
-
 # So long before and after a leaf begins its order's record may have been written: the CA's clock
 # may be ahead of ours, and Let's Encrypt has its certificates begin an hour in the past.
 RECORDED_BEFORE, RECORDED_AFTER = timedelta(minutes=5), timedelta(hours=2)
@@ -176,8 +175,8 @@ def limit_reached(
         )
         if len(failed) >= policy.validation_limit:
             return (
-                f"{both_forms(name)} could not be validated {len(failed)} times within {span}, our own limit "
-                "(policy.validationLimit)",
+                f"{both_forms(name)} could not be validated {len(failed)} times within {span}, our "
+                "own limit (policy.validationLimit)",
                 failed[-policy.validation_limit] + span,
             )
     return None
