@@ -193,6 +193,10 @@ class Orders:
     ) -> tuple[Journal, PendingOrder, OrderInfo] | Progress:
         """Ask for the order, and write what it is to be known by."""
         issuer = self._authorities.issuer(pending.directory)
+        staged_at = self._begun(pending)
+        if pending.not_after is not None:  # as long a life as was asked for
+            later = staged_at - pending.staged_at
+            pending = replace(pending, not_after=pending.not_after + later)
         wish = Wish(
             pending.names,
             pending.profile,
@@ -212,7 +216,7 @@ class Orders:
                 return Progress(retry_after=self._policy.back_off[0], what=what)
             pending = replace(
                 pending,
-                staged_at=self._begun(pending),
+                staged_at=staged_at,
                 url=order.url,
                 expires=order.expires,
                 profile_got=placed.profile,
