@@ -105,8 +105,7 @@ class Orders:
         if action.pending.chain is not None:
             key = self._pending_key(name, journal, pending)
             return self._store(name, journal, pending, key, action.pending.chain)
-        begun = pending.url is not None
-        with self._authorities.orders.taken(directory, name, begun=begun) as wait:
+        with self._authorities.orders.taken(directory, name, begun=True) as wait:
             if wait is not None:
                 return Progress(retry_after=wait, what=no_slot(directory))
             lifetime = self._journals.lifetime(name)
@@ -273,8 +272,7 @@ class Orders:
         name = action.certificate
         journal, pending = self._journals.current(name, action.pending)
         directory = pending.directory
-        begun = pending.url is not None
-        with self._authorities.orders.taken(directory, name, begun=begun) as wait:
+        with self._authorities.orders.taken(directory, name, begun=True) as wait:
             if wait is not None:
                 return wait
             if pending.url is not None:

@@ -76,6 +76,22 @@ def test_an_order_that_is_open_is_ended_before_others_begin() -> None:
     assert len(world.ca.issued) == 1
 
 
+def test_nothing_is_made_for_an_order_before_there_is_room_for_it() -> None:
+    """Of thousands each would make its key, look CAA up and write its Journal at once."""
+    world = World(a_spec("one"), a_spec("two"))
+    world.policy = replace(world.policy, orders_at_a_time=1)
+    process = world.process()
+    settle(world, process)
+    slots = process.dealings.authorities.orders
+    asked = len(world.caa_asked)
+    with slots.taken(DIRECTORY, "somebody"):
+        report = process.turn("two")
+        assert any("at work with" in wait.what for wait in report.waits) and not report.failed
+        assert process.cluster.store.journal("two") is None and len(world.caa_asked) == asked
+    settle(world, process, "two")
+    assert len(world.ca.issued) == 2
+
+
 def test_who_does_not_come_back_loses_his_place() -> None:
     """A certificate that left the configuration holds up nobody."""
     clock = Clock()
