@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -17,7 +17,9 @@ from certbaton.model import (
     Journal,
     KeyType,
     ObjectRef,
+    Outcome,
     PendingOrder,
+    Rehearsal,
     WaitKind,
 )
 from certbaton.others import OthersChallenges
@@ -181,6 +183,19 @@ def test_a_token_of_an_open_order_is_answered_with_that_orders_account() -> None
     others = OthersChallenges(cluster)
     assert others.value_of(TOKEN) == f"{TOKEN}.{thumbprint(key)}"
     assert others.value_of(TOKEN) == f"{TOKEN}.{thumbprint(key)}", "and from memory"
+
+
+def test_a_token_of_an_open_rehearsal_is_answered_with_its_account() -> None:
+    """Its CA's request comes to any replica, too; once it has ended nothing is answered."""
+    cluster = cluster_with(DIRECTORY, ELSEWHERE, pending=())
+    key = cluster.store.account_key(ELSEWHERE)
+    assert key is not None
+    rehearsal = Rehearsal(ELSEWHERE, NOW, url="https://other.test/order/1")
+    journal = cluster.store.save_journal("c", Journal(rehearsal=rehearsal))
+    assert OthersChallenges(cluster).value_of(TOKEN) == f"{TOKEN}.{thumbprint(key)}"
+    ended = replace(rehearsal, outcome=Outcome.PASSED)
+    cluster.store.save_journal("c", replace(journal, rehearsal=ended))
+    assert OthersChallenges(cluster).value_of(TOKEN) is None
 
 
 SILENT = {

@@ -18,6 +18,7 @@ from certbaton.model import (
     FailureKind,
     IssuerSpec,
     KeyType,
+    ObjectRef,
 )
 from fakes.ca import DIRECTORY
 from loop.world import MINUTE, Process, World, a_spec, settle
@@ -83,6 +84,9 @@ def test_what_binds_an_account_is_used_once() -> None:
 
     world.ca.after = lambda request: lost(request) if request == "newAccount" else None
     world.process().turn("one")
+    eab = world.api.read(Kind.SECRET, ObjectRef("certbaton", "eab"))["metadata"]
+    where = ObjectRef("certbaton", "eab")
+    world.api.delete(Kind.SECRET, where, eab["uid"], eab["resourceVersion"])
     process = world.process()
     settle(world, process)
     assert world.named("one") is not None
@@ -201,6 +205,15 @@ def test_a_change_whose_answer_was_lost_is_found_to_be_done() -> None:
     process.turn("one")
     assert key_of(process) == following
     assert world.ca.calls.count("keyChange") == 1
+
+
+def test_an_account_whose_key_is_changed_is_never_taken_for_lost() -> None:
+    """Its CA may know it by the next key by now."""
+    world, process, _ = rolling()
+    before = account_of(process)
+    world.ca.forget()
+    process.dealings.accounts.lost(DIRECTORY, before.url or "")
+    assert account_of(process) == before
 
 
 def test_nothing_is_ordered_while_a_key_is_changed() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from certbaton.errors import CaUnavailable
+from certbaton.errors import CaUnavailable, Conflict
 from certbaton.model import IssuerSpec, WaitKind
 from fakes.ca import DIRECTORY
 from loop.world import MINUTE, SECOND, World, a_spec, settle
@@ -79,6 +79,8 @@ def test_while_one_tries_the_others_do_not() -> None:
     outages = process.dealings.authorities.outages
     asked = len(world.ca.calls)
     with outages.trying(DIRECTORY, "one", None):
+        with pytest.raises(Conflict), outages.trying(DIRECTORY, "two", None):
+            pass
         report = process.turn("two")
         assert any("one tries it again for all" in wait.what for wait in report.waits)
         assert len(world.ca.calls) == asked

@@ -122,6 +122,14 @@ def test_caa_of_an_account_says_nothing_of_the_real_one(
     assert len(world.ca.issued) == (2 if outcome is Outcome.SKIPPED else 1)
 
 
+def test_what_only_the_rehearsals_ca_lacks_holds_nothing_up() -> None:
+    """It offers no challenge that our solver answers."""
+    world, stage, process = after_a_failure()
+    stage.challenge_types = ("tls-alpn-01",)
+    process.turn("one")
+    assert last(process).outcome is Outcome.SKIPPED and len(world.ca.issued) == 2
+
+
 def test_a_rehearsal_goes_on_where_it_stood() -> None:
     """Its order is in the Journal: a new process places no other one."""
     world, stage, process = after_a_failure()
