@@ -17,6 +17,7 @@ What can go wrong, told as an answer to "what now?".
     │   ├── ProfileRefused     the CA doesn't have the profile
     │   └── CaaForbids         the domain's CAA records
     └── Conflict               somebody wrote first: look again, at once
+        └── Stopping           this process is ending
 
 No message or ``repr`` of these ever carries key material. The original error,
 where there is one, is the ``__cause__``.
@@ -99,6 +100,10 @@ class CaaForbids(PermanentError):
 
 class Conflict(CertbatonError):
     """Somebody wrote first (HTTP 409): look again, without back-off."""
+
+
+class Stopping(Conflict):
+    """This process is ending: it asks a CA nothing more, and it has left what it asked last."""
 
 
 class ObjectGone(Conflict):

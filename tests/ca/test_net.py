@@ -17,7 +17,7 @@ from ca.stub import Handler, Reply, Stub, json_reply, problem
 from certbaton.ca import net
 from certbaton.ca.net import Net
 from certbaton.ca.traffic import Traffic
-from certbaton.errors import CaUnavailable
+from certbaton.errors import CaUnavailable, Stopping
 from certbaton.model import KeyType
 from certbaton.pki import PrivateKey
 
@@ -289,12 +289,12 @@ def until(condition: Callable[[], object]) -> None:
 
 def ended_after(request: Callable[[], object], close: Callable[[], None]) -> tuple[str, float]:
     """What *request* ends with in its thread, and how long after *close*."""
-    caught: list[CaUnavailable] = []
+    caught: list[Stopping] = []
 
     def work() -> None:
         try:
             request()
-        except CaUnavailable as error:
+        except Stopping as error:
             caught.append(error)
 
     thread = threading.Thread(target=work)
@@ -379,7 +379,7 @@ def test_nothing_begins_after_the_signal(stub: Stub) -> None:
         problem(stub, 400, "badNonce", Replay_Nonce=stub.nonce())(handler)
 
     stub.reply("/order", refuse)
-    with pytest.raises(CaUnavailable, match=r"order was not sent to .*: the process is ending"):
+    with pytest.raises(Stopping, match=r"order was not sent to .*: the process is ending"):
         read(stub, line(stub, traffic))
     assert posts(stub) == 1
 

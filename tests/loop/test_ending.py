@@ -21,7 +21,7 @@ from certbaton import leaving
 from certbaton.cluster import Cluster, FencedApi, Kind, Lease, NotLeading
 from certbaton.config import parse
 from certbaton.daemon import Turns
-from certbaton.errors import CaUnavailable
+from certbaton.errors import CaUnavailable, Stopping
 from certbaton.model import IssuerSpec, KeyType
 from certbaton.pki import PrivateKey
 from certbaton.reconcile import Report
@@ -92,7 +92,7 @@ def test_after_the_signal_no_request_to_a_ca_begins() -> None:
         daemon.sessions.connect(nobody, key, None).directory()
     os.kill(os.getpid(), signal.SIGTERM)
     assert daemon.traffic.closed.wait(PATIENCE)
-    with pytest.raises(CaUnavailable, match="the process is ending"):
+    with pytest.raises(Stopping, match="the process is ending"):
         daemon.sessions.connect(nobody, key, None).directory()
 
 

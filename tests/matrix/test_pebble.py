@@ -27,7 +27,7 @@ pytestmark = pytest.mark.servers
 LIFETIME = 10
 PROFILES = {"short": LIFETIME, "middle": 24, "long": 7_776_000}
 # What is left of so short a life has to be enough to order, on a machine with other things to do.
-EARLY = {"late": 0.4, "dangerous": 0.3}
+EARLY = {"late": 0.3, "dangerous": 0.25}
 RENEWALS = 1
 EAB = {"kid-1": "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"}
 

@@ -33,7 +33,7 @@ from certbaton import failpoints
 from certbaton.ca.problems import Problem, read_problem
 from certbaton.ca.traffic import TRAFFIC, Traffic
 from certbaton.ca.transport import MAX_ANSWER, Adapter
-from certbaton.errors import CaUnavailable, CertbatonError, ConfigurationError
+from certbaton.errors import CaUnavailable, CertbatonError, ConfigurationError, Stopping
 from certbaton.pki import PrivateKey
 
 # RFC 8555 section 6.1 wants the library's name beside ours, and the language of error messages.
@@ -256,7 +256,7 @@ class Net(client.ClientNetwork):
             except requests.RequestException as error:
                 if running.abandoned:
                     words = f"{what} to {host} was abandoned: the process is ending"
-                    raise CaUnavailable(words) from None
+                    raise Stopping(words) from None
                 rested = not running.connected and not running.heard
                 if not (again and rested and _is_cut(error)):
                     via = " through its proxy" if isinstance(error, ProxyError) else ""

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from certbaton.ca.throttle import RATE, Throttle
-from certbaton.errors import CaUnavailable
+from certbaton.errors import Stopping
 
 
 class Running:
@@ -107,7 +107,7 @@ class Traffic:
         """
         Let nothing begin from now on, and end in *after* seconds what runs then.
 
-        Returns at once. A CaUnavailable is what the requests end with.
+        Returns at once. Stopping is what the requests end with.
         """
         self.closed.set()
         timer = threading.Timer(after, self._abandon)
@@ -125,10 +125,10 @@ class Traffic:
         """
         One request to *host*, begun when it is its turn, with *seconds* from then.
 
-        CaUnavailable where nothing begins any more.
+        Stopping where nothing begins any more.
         """
         if not self._throttle(host).wait() or self.closed.is_set():
-            raise CaUnavailable(f"{what} was not sent to {host}: the process is ending")
+            raise Stopping(f"{what} was not sent to {host}: the process is ending")
         request = Running(time.monotonic() + seconds)
         with self._lock:
             self._requests.add(request)
