@@ -174,6 +174,14 @@ class Applier:
         return Applied(retry_after=wait, what=what)
 
     def _stage(self, action: StageOrder) -> Applied:
+        """Not before there is room for the order: of a fleet each would make its key at once."""
+        directory = (action.issuer or action.spec.issuer).directory
+        with self._dealings.authorities.orders.taken(directory, action.certificate) as wait:
+            if wait is not None:
+                return Applied(retry_after=wait, what=no_slot(directory))
+            return self._staged(action)
+
+    def _staged(self, action: StageOrder) -> Applied:
         told = self._caa(action)
         self._dealings.orders.stage(action)
         return Applied(told)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from certbaton import probe
 from certbaton.cluster import Cluster
+from certbaton.cluster.derived import Derived
 from certbaton.cluster.holders import RETRY, Sign
 from certbaton.cluster.services import reference
 from certbaton.core import claims
@@ -23,11 +25,13 @@ from certbaton.model import (
     CaTrouble,
     CertificateSpec,
     Claim,
+    FailedValidation,
     Instance,
     Journal,
     Leaf,
     ListenerState,
     ObjectRef,
+    OrderRecord,
     Outcome,
     Policy,
     RenewalCheck,
@@ -77,6 +81,11 @@ class Observer:
         self._take_over_from = take_over_from
         self._renewal_checks = renewal_checks
         self._ca_troubles = ca_troubles
+        store = cluster.store
+        self._counted = Derived(
+            lambda: (store.journals(), store.lost_journals()),
+            lambda: _count(store.journals(), store.lost_journals()),
+        )
 
     def snapshot(
         self,
@@ -115,9 +124,9 @@ class Observer:
                 continue
             assert spec is not None  # noqa: S101 - there are services
             listeners[service.ref] = self._listener(spec, service, state, binding, probing)
+        counted = self._counted()
         journals = cluster.store.journals()
         journal = cluster.store.journal(certificate) if spec else journals.get(certificate)
-        counted = (*journals.values(), *cluster.store.lost_journals())
         references = cluster.services.references()
         return Snapshot(
             accounts=self._accounts(spec, journal),
@@ -139,15 +148,13 @@ class Observer:
             remembered=cluster.store.remembered(references),
             written=cluster.services.written,
             window_opens_at=opens_at(spec.windows, now) if spec else None,
-            issued=tuple(record for each in counted for record in each.orders),
-            failed_validations=tuple(
-                failed for each in counted for failed in each.failed_validations
-            ),
+            issued=counted.issued,
+            failed_validations=counted.failed_validations,
             clock_apart=cluster.api.clock_apart() or timedelta(0),
             claims=claimed,
             renewal_checks=self._renewal_checks(),
             ca_troubles=self._ca_troubles(),
-            open_orders=_open_orders(journals),
+            open_orders=counted.open_orders,
             complete=cluster.complete,
             problems=cluster.problems(),
         )
@@ -249,6 +256,24 @@ class Observer:
 def _proven(version: SecretVersion, service: ServiceSpec, binding: Binding) -> bool:
     proof = standing_proof(version, service.ref, binding)
     return proof is not None and proof.how != UNPROVEN
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """What all Journals say together."""
+
+    issued: tuple[OrderRecord, ...]
+    failed_validations: tuple[FailedValidation, ...]
+    open_orders: Mapping[str, tuple[str, ...]]
+
+
+def _count(there: Mapping[str, Journal], lost: Sequence[Journal]) -> _Counted:
+    all_ = (*there.values(), *lost)
+    return _Counted(
+        tuple(record for each in all_ for record in each.orders),
+        tuple(failed for each in all_ for failed in each.failed_validations),
+        _open_orders(there),
+    )
 
 
 def _open_orders(journals: Mapping[str, Journal]) -> dict[str, tuple[str, ...]]:

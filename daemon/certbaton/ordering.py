@@ -36,6 +36,7 @@ from certbaton.errors import (
     SolverNotReady,
 )
 from certbaton.following import Following, Progress, no_slot, not_ready
+from certbaton.handouts import Handouts
 from certbaton.journals import Journals
 from certbaton.model import (
     AdvanceOrder,
@@ -83,6 +84,7 @@ class Orders:
         self._policy = policy
         self._following = following
         self._server_errors = ServerErrors()
+        self._handouts = Handouts(cluster)
         self._answered: set[str] = set()  # URLs of orders whose challenges are answered
 
     def stage(self, action: StageOrder) -> None:
@@ -103,7 +105,7 @@ class Orders:
         if action.pending.chain is not None:
             key = self._pending_key(name, journal, pending)
             return self._store(name, journal, pending, key, action.pending.chain)
-        with self._authorities.orders.taken(directory, name) as wait:
+        with self._authorities.orders.taken(directory, name, begun=True) as wait:
             if wait is not None:
                 return Progress(retry_after=wait, what=no_slot(directory))
             lifetime = self._journals.lifetime(name)
@@ -190,6 +192,10 @@ class Orders:
     ) -> tuple[Journal, PendingOrder, OrderInfo] | Progress:
         """Ask for the order, and write what it is to be known by."""
         issuer = self._authorities.issuer(pending.directory)
+        staged_at = self._begun(pending)
+        if pending.not_after is not None:  # as long a life as was asked for
+            later = staged_at - pending.staged_at
+            pending = replace(pending, not_after=pending.not_after + later)
         wish = Wish(
             pending.names,
             pending.profile,
@@ -203,20 +209,21 @@ class Orders:
 
         placed = self._server_errors.place(ca, name, wish, say)
         order = placed.order
-        if self._is_anothers(name, order.url):
-            what = "the CA hands out an order that another certificate works on"
-            return Progress(retry_after=self._policy.back_off[0], what=what)
-        pending = replace(
-            pending,
-            staged_at=self._begun(pending),
-            url=order.url,
-            expires=order.expires,
-            profile_got=placed.profile,
-            replaces=placed.replaces,
-            not_after=placed.not_after,
-            finalizing=order.status == "ready",
-        )
-        journal = self._journals.save(name, replace(journal, pending=pending), keep_key=True)
+        with self._handouts.noting(name, order.url) as ours:
+            if not ours:
+                what = "the CA hands out an order that another certificate works on"
+                return Progress(retry_after=self._policy.back_off[0], what=what)
+            pending = replace(
+                pending,
+                staged_at=staged_at,
+                url=order.url,
+                expires=order.expires,
+                profile_got=placed.profile,
+                replaces=placed.replaces,
+                not_after=placed.not_after,
+                finalizing=order.status == "ready",
+            )
+            journal = self._journals.save(name, replace(journal, pending=pending), keep_key=True)
         # from here on this process knows all that is presented for it
         self._challenges.begin(order.url)
         return journal, pending, order
@@ -226,13 +233,6 @@ class Orders:
         now = self._following.clock()
         old = now - pending.staged_at > self._policy.order_limit_open / 24
         return now if old else pending.staged_at
-
-    def _is_anothers(self, name: str, url: str) -> bool:
-        """Say whether another Journal has that order: Let's Encrypt hands open ones out again."""
-        return any(
-            other != name and journal.pending is not None and journal.pending.url == url
-            for other, journal in self._cluster.store.journals().items()
-        )
 
     def _is_spent(self, ca: CertificateAuthority, url: str) -> bool | None:
         """Say whether the CA has begun to sign it; None where it does not tell us any more."""
@@ -272,7 +272,7 @@ class Orders:
         name = action.certificate
         journal, pending = self._journals.current(name, action.pending)
         directory = pending.directory
-        with self._authorities.orders.taken(directory, name) as wait:
+        with self._authorities.orders.taken(directory, name, begun=True) as wait:
             if wait is not None:
                 return wait
             if pending.url is not None:

@@ -23,6 +23,7 @@ LATE = timedelta(seconds=30)
 class _Queue:
     holders: set[str] = field(default_factory=set)
     waiting: dict[str, datetime] = field(default_factory=dict)  # by name: when it asks again
+    begun: set[str] = field(default_factory=set)
 
 
 class Slots:
@@ -35,13 +36,14 @@ class Slots:
         self._queues: dict[str, _Queue] = {}
 
     @contextmanager
-    def taken(self, place: str, name: str) -> Iterator[timedelta | None]:
+    def taken(self, place: str, name: str, *, begun: bool = False) -> Iterator[timedelta | None]:
         """
         Hold a slot at *place* for *name*; gives None, or how long to wait before asking again.
 
-        Who has waited longest is next.
+        Who has waited longest is next, and before all who are new here whoever has *begun*: else
+        all of a fleet would begin before the first of them ends.
         """
-        wait = self._take(place, name)
+        wait = self._take(place, name, begun)
         try:
             yield wait
         finally:
@@ -55,11 +57,18 @@ class Slots:
             queue = self._queues.get(place)
             return queue is not None and bool(self._fresh(queue))
 
-    def _take(self, place: str, name: str) -> timedelta | None:
+    def _take(self, place: str, name: str, begun: bool) -> timedelta | None:
         with self._lock:
             queue = self._queues.setdefault(place, _Queue())
             waiting = self._fresh(queue)
-            ahead = list(waiting).index(name) if name in waiting else len(waiting)
+            if begun:
+                queue.begun.add(name)
+            else:
+                queue.begun.discard(name)
+            queue.begun &= waiting.keys() | {name}
+            line = [*waiting, *(() if name in waiting else (name,))]
+            line.sort(key=lambda each: each not in queue.begun)  # who came first stays so
+            ahead = line.index(name)
             if ahead < self._limit - len(queue.holders):
                 waiting.pop(name, None)
                 queue.holders.add(name)

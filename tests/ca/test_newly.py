@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -22,6 +22,7 @@ from certbaton.errors import (
 from certbaton.model import DirectoryInfo, OrderInfo
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+HOUR = timedelta(hours=1)
 END = datetime(2026, 12, 24, 12, 0, tzinfo=UTC)
 ORDER = OrderInfo("https://ca/order/1", "pending", (), "", None, None)
 INFO = DirectoryInfo(frozenset({"newOrder", "renewalInfo"}), {"shortlived": "", "classic": ""})
@@ -180,10 +181,40 @@ def test_a_predecessor_is_not_sent_where_there_is_no_renewal_information() -> No
     assert ca.sent == [("shortlived", None, END)]
 
 
+def busy() -> Exception:
+    """A failure of the CA's own that says when to come back."""
+    return error_for("newOrder", Problem(500, "serverInternal", "", retry_after=HOUR), NOW)
+
+
 def test_after_two_server_errors_it_goes_without_its_predecessor() -> None:
-    """Pebble answers 500 to an unknown one: each time the CA's Retry-After is obeyed first."""
+    """Pebble answers 500 to an unknown one: three requests, and no pause for all of its orders."""
     broken = refusal(500, "serverInternal")
-    ca, errors, told = Ca([broken, broken]), ServerErrors(), list[str]()
+    ca, told = Ca([broken, broken]), list[str]()
+    assert order_with_fallbacks(ca, ALL, say=told.append).replaces is None
+    assert [sent[1] for sent in ca.sent] == ["aki.serial", "aki.serial", None]
+    assert "failed twice" in told[0]
+
+
+def test_one_server_error_costs_no_predecessor() -> None:
+    """The second request has it, too."""
+    ca = Ca([refusal(500, "serverInternal")])
+    assert place(ca).replaces == "aki.serial"
+    assert len(ca.sent) == 2
+
+
+def test_a_ca_that_is_broken_is_asked_three_times_at_most() -> None:
+    """It is the CA's failure then; without a predecessor it is asked once."""
+    broken = refusal(500, "serverInternal")
+    for wish, requests in ((ALL, 3), (Wish(NAMES), 1)):
+        ca = Ca([broken] * 9)
+        with pytest.raises(CaUnavailable):
+            place(ca, wish)
+        assert len(ca.sent) == requests
+
+
+def test_a_ca_that_says_when_is_obeyed_first() -> None:
+    """Twice; then it goes without."""
+    ca, errors, told = Ca([busy(), busy()]), ServerErrors(), list[str]()
     for _ in range(2):
         with pytest.raises(CaUnavailable):
             errors.place(ca, "shop", ALL, told.append)
@@ -195,8 +226,7 @@ def test_after_two_server_errors_it_goes_without_its_predecessor() -> None:
 
 def test_server_errors_are_counted_in_a_row_and_each_certificate_by_itself() -> None:
     """An order that came through begins anew; a network error proves nothing."""
-    broken = refusal(500, "serverInternal")
-    ca, errors = Ca([broken, None, broken, CaUnavailable("cut"), broken]), ServerErrors()
+    ca, errors = Ca([busy(), None, busy(), CaUnavailable("cut"), busy()]), ServerErrors()
     for certificate in ("shop", "shop", "shop", "shop", "mail"):
         try:
             errors.place(ca, certificate, ALL)

@@ -291,6 +291,18 @@ def test_each_name_has_its_own_words(stub: Stub) -> None:
     assert "b.example.com" not in outcome.message
 
 
+def test_an_internationalized_name_is_told_in_both_forms(stub: Stub) -> None:
+    """People look for what they wrote; what is counted against us is the name that the CA knows."""
+    name = "xn--mh-via.example.com"
+    ca = Ca(stub, (name,))
+    ca.authorizations[name] = ca.authorization("invalid", error=words_of("dns", "no such name"))
+    ca.order("invalid")
+    outcome = ca.advance()
+    assert isinstance(outcome, Failed)
+    assert outcome.names == (name,)
+    assert f"mäh.example.com ({name}): no such name" in outcome.message
+
+
 def test_an_order_s_own_words_count_where_no_name_failed(ca: Ca) -> None:
     """As where CAA changed after the validation: subproblems by name."""
     ca.authorizations["a.example.com"] = ca.authorization("valid")

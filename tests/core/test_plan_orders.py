@@ -34,6 +34,7 @@ from core.build import (
     a_pending,
     a_service,
     a_snapshot,
+    a_spec,
     a_version,
     kinds,
     planned,
@@ -138,6 +139,18 @@ def test_an_order_of_something_else_is_dropped(pending: PendingOrder, other: boo
         assert "it is not what is asked for now" in action.why
     else:
         assert isinstance(action, AdvanceOrder) and not action.finish_only
+
+
+def test_an_order_for_a_key_that_was_compromised_meanwhile_is_dropped() -> None:
+    """A key that is reused lies in the open order too; no CA would sign for it any more."""
+    revoked = a_version(revoked="keyCompromise")
+    assert revoked.leaf is not None
+    key = revoked.leaf.public_key_sha256
+    pending = replace(OPEN, public_key_sha256=key, url="https://ca.example/order/2")
+    kept = replace(revoked, order_url="https://ca.example/order/1")
+    spec = replace(a_spec(), reuse_key=True)
+    found = planned(a_snapshot(kept, journal=Journal(pending=pending)), spec)
+    assert "DropOrder" in kinds(found.actions) and "AdvanceOrder" not in kinds(found.actions)
 
 
 COMMITTED: dict[str, dict[str, Any]] = {

@@ -104,6 +104,11 @@ WHY: dict[str, tuple[list[SecretVersion], Reason | None, str]] = {
         Reason.REQUEST_CHANGED,
         "x.example",
     ),
+    "an internationalized name is no more": (
+        [a_version(names=("xn--mh-via.example",))],
+        Reason.REQUEST_CHANGED,
+        "mäh.example (xn--mh-via.example)",
+    ),
     "a broken one is newer than a good one": (
         [a_version("good"), a_version("broken", begins=NOW, flaw="the chain is out of order")],
         None,

@@ -49,9 +49,9 @@ def way(case: Case) -> Iterator[ApiProxy]:
 
 MIDWAY = {
     "e1": "before:5",  # newOrder; its URL is not recorded any more
-    "e2": "before:8",  # finalize
-    "e3": "before:9",  # the version
-    "e4": "before:10",  # the Service
+    "e2": "before:9",  # finalize
+    "e3": "before:10",  # the version
+    "e4": "before:11",  # the Service
 }
 
 

@@ -78,11 +78,11 @@ def test_a_killed_leader_is_followed_within_the_lease_time(case: Case) -> None:
 STOPS = {
     "s1": "before:5",  # newOrder, behind the check
     "s2": "after:6",  # the order's URL is recorded
-    "s3": "before:8",  # finalize
-    "s4": "before:9",  # the version
-    "s5": "after:9",
-    "s6": "before:10",  # the Service
-    "s7": "before:11",  # the order is closed
+    "s3": "before:9",  # finalize
+    "s4": "before:10",  # the version
+    "s5": "after:10",
+    "s6": "before:11",  # the Service
+    "s7": "before:12",  # the order is closed
 }
 
 

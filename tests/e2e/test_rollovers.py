@@ -217,7 +217,8 @@ def test_a_rollover_takes_few_api_requests(
     quick: Story, certificate: str, services: list[Ref], limit: int
 ) -> None:
     """
-    From due to served, our own Events included: 8, and 3 more for a further Service.
+    From due to served, our own Events included: 8, one more the first time, and 3 more for a
+    further Service.
 
     Collecting is counted by itself, though it may fall into the same seconds.
     """
@@ -239,7 +240,8 @@ def test_a_rollover_takes_few_api_requests(
             for event in quick.requests(due, served, *names)
             if event.name not in others
         ]
-        assert len(told) <= limit, "\n".join(told)
+        first = version is versions[0]
+        assert len(told) <= limit + first, "\n".join(told)
 
 
 def test_collecting_takes_few_api_requests(quick: Story) -> None:

@@ -14,6 +14,7 @@ FIRST = [
     "acme newOrder",
     "cluster merge Secret",  # the order's URL
     "acme challenge",
+    "cluster merge Secret",  # it is about to be finalized
     "acme finalize",
     "cluster create Secret",  # the version
     "cluster apply Service",
@@ -26,6 +27,7 @@ RENEWAL = [
     "acme newOrder",
     "cluster merge Secret",  # the order's URL
     "acme challenge",
+    "cluster merge Secret",  # it is about to be finalized
     "acme finalize",
     "cluster create Secret",  # the version
     "cluster apply Service",

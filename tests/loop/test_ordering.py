@@ -20,6 +20,7 @@ from certbaton.model import (
     StageOrder,
     WaitKind,
 )
+from certbaton.reconcile import Report
 from fakes.ca import DIRECTORY
 from loop.world import DAY, INSTANCE, MINUTE, SECOND, Process, World, a_spec, settle
 
@@ -146,6 +147,46 @@ def test_an_order_that_another_certificate_works_on_is_waited_for() -> None:
     assert world.named("one") != world.named("two")
     for name in ("one", "two"):
         assert process.journal(name).failure is None
+
+
+def test_an_order_that_two_are_given_in_one_moment_is_the_first_ones() -> None:
+    """Two key types for one name, at the start: the second comes before the first has noted it."""
+    names = ("same.example",)
+    world = World(a_spec("one", "one", names=names), a_spec("two", "two", names=names))
+    process = world.process()
+    reports: list[Report] = []
+
+    def meanwhile(what: str) -> None:
+        if "journal.one" in what and world.ca.orders() and not reports:
+            reports.append(Report("two"))
+            reports.append(process.reconciler.turn("two"))
+
+    world.watch = meanwhile
+    process.turn("one")
+    assert [wait.what for wait in reports[1].waits if wait.kind is WaitKind.IN_FLIGHT] == [
+        "the CA hands out an order that another certificate works on"
+    ]
+    world.now += 2 * MINUTE
+    settle(world, process, "one")
+    settle(world, process, "two")
+    assert len(world.ca.issued) == 2
+    for name in ("one", "two"):
+        assert process.journal(name).failure is None
+
+
+# --- other names --------------------------------------------------------------------------------
+
+
+def test_ip_addresses_come_to_a_service_as_any_names_do() -> None:
+    """From the specification through the request and the order to the Secret that is named."""
+    names = ("192.0.2.7", "2001:db8::7")
+    world = World(a_spec("one", "one", names=names))
+    process = world.process()
+    settle(world, process)
+    (version,) = process.cluster.store.versions("one")
+    assert version.leaf is not None and version.leaf.names == names
+    assert world.named("one") == str(version.ref)
+    assert "CertificateServed" in world.events()
 
 
 # --- what the CA signs that is of no use --------------------------------------------------------

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from certbaton.errors import CaUnavailable
 from certbaton.model import IssuerSpec
 from certbaton.slots import LATE, Slots
 from fakes.ca import DIRECTORY
@@ -40,6 +41,55 @@ def test_whoever_waits_longest_is_next() -> None:
         assert wait is None
     with slots.taken(CA, "third") as wait:
         assert wait is None
+
+
+def test_who_has_begun_goes_before_all_who_have_not() -> None:
+    """However long they have waited: a fleet that begins all its orders first ends none in time."""
+    slots = Slots(1, Clock())
+    with slots.taken(CA, "first"):
+        for name in ("second", "third"):
+            with slots.taken(CA, name) as wait:
+                assert wait is not None
+        for name in ("begun", "begun later"):
+            with slots.taken(CA, name, begun=True) as wait:
+                assert wait is not None
+    for name, begun in (("second", False), ("begun later", True)):
+        with slots.taken(CA, name, begun=begun) as wait:
+            assert wait is not None, name
+    for name, begun in (("begun", True), ("begun later", True), ("second", False)):
+        with slots.taken(CA, name, begun=begun) as wait:
+            assert wait is None, name
+
+
+def test_an_order_that_is_open_is_ended_before_others_begin() -> None:
+    """It comes back to its slot, although another certificate has waited for it meanwhile."""
+    world = World(a_spec("one", "one"), a_spec("two"))
+    world.policy = replace(world.policy, orders_at_a_time=1)
+    process = world.process()
+    world.ca.fail("finalize", CaUnavailable("no route"))
+    process.turn("one")
+    slots = process.dealings.authorities.orders
+    world.now += MINUTE
+    with slots.taken(DIRECTORY, "somebody"), slots.taken(DIRECTORY, "two") as wait:
+        assert wait is not None
+    process.turn("one")
+    assert len(world.ca.issued) == 1
+
+
+def test_nothing_is_made_for_an_order_before_there_is_room_for_it() -> None:
+    """Of thousands each would make its key, look CAA up and write its Journal at once."""
+    world = World(a_spec("one"), a_spec("two"))
+    world.policy = replace(world.policy, orders_at_a_time=1)
+    process = world.process()
+    settle(world, process)
+    slots = process.dealings.authorities.orders
+    asked = len(world.caa_asked)
+    with slots.taken(DIRECTORY, "somebody"):
+        report = process.turn("two")
+        assert any("at work with" in wait.what for wait in report.waits) and not report.failed
+        assert process.cluster.store.journal("two") is None and len(world.caa_asked) == asked
+    settle(world, process, "two")
+    assert len(world.ca.issued) == 2
 
 
 def test_who_does_not_come_back_loses_his_place() -> None:

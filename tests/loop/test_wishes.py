@@ -9,7 +9,13 @@ import pytest
 
 from certbaton import caa, pki
 from certbaton.ca.problems import ServerError
-from certbaton.errors import CaaForbids, ClusterUnavailable, PermanentError, RateLimited
+from certbaton.errors import (
+    CaaForbids,
+    CaUnavailable,
+    ClusterUnavailable,
+    PermanentError,
+    RateLimited,
+)
 from certbaton.model import CertificateSpec, FailureKind, IssuerSpec, Revocation
 from fakes.ca import DIRECTORY
 from loop.world import DAY, MINUTE, SECOND, Process, World, a_spec, settle
@@ -117,6 +123,21 @@ def test_an_end_is_asked_for_where_the_ca_takes_it(takes: bool) -> None:
     (order,) = world.ca.all_orders()
     assert (order.not_after is not None) is takes
     assert len(world.ca.issued) == 1
+
+
+def test_an_end_is_counted_from_when_the_order_is_placed() -> None:
+    """Not from when it was written into the Journal, which may have lain there for days."""
+    world = World(replace(ONE, lifetime=timedelta(days=7)))
+    world.ca.takes_not_after = True
+    process = world.process()
+    world.ca.fail("newOrder", CaUnavailable("no route"))
+    process.turn("one")
+    assert process.journal("one").pending is not None and not world.ca.all_orders()
+    world.now += 6 * DAY
+    settle(world, world.process())
+    (order,) = world.ca.all_orders()
+    assert order.not_after is not None
+    assert order.not_after > world.now + timedelta(days=6)
 
 
 def test_a_key_is_kept_where_that_is_asked_for() -> None:

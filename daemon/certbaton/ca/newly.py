@@ -75,7 +75,8 @@ def order_with_fallbacks(
     often this very order met a ServerError in a row) has come to ``SERVER_ERRORS``. A refusal by
     anything but a rate limit is answered at once with the same order without; a ``preferred``
     profile goes likewise, and is not sent where the directory doesn't list it. One request more
-    for each.
+    for each. A ServerError that names no time is tried once more at once, and then without: a CA
+    that has lost the predecessor would else be left alone as one that is away.
 
     Raises what ``new_order`` and ``directory`` raise, ProfileRefused for a required profile that
     the directory doesn't list. *say* gets each note as soon as it is known.
@@ -111,6 +112,12 @@ def order_with_fallbacks(
             )
         except AccountMissing:
             raise  # of the account, whatever the order carries
+        except ServerError as error:
+            if not wish.replaces or error.retry_at is not None:
+                raise
+            server_errors += 1
+            if server_errors >= SERVER_ERRORS:
+                wish = without(wish, "replaces", f"with it the CA failed twice: {error}")
         except PermanentError as error:
             part = _to_blame(wish, error)
             if part is None:
@@ -139,7 +146,8 @@ class ServerErrors:
     """
     How often in a row a CA failed on an order, by certificate and predecessor; for any thread.
 
-    Kept in memory: a new process counts anew, which costs two requests.
+    Only failures that named a time are counted: others are tried again at once. Kept in memory: a
+    new process counts anew, which costs two requests.
     """
 
     _counts: dict[tuple[str, str | None], int] = field(default_factory=dict)
@@ -154,9 +162,10 @@ class ServerErrors:
             count = self._counts.get(key, 0)
         try:
             placed = order_with_fallbacks(ca, wish, server_errors=count, say=say)
-        except ServerError:
-            with self._lock:
-                self._counts[key] = count + 1
+        except ServerError as error:
+            if error.retry_at is not None:
+                with self._lock:
+                    self._counts[key] = count + 1
             raise
         with self._lock:
             for other in [each for each in self._counts if each[0] == certificate]:

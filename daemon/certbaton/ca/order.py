@@ -32,6 +32,7 @@ from certbaton.model import (
     OrderInfo,
     RenewalAnswer,
 )
+from certbaton.names import both_forms
 from certbaton.pki import PrivateKey
 
 # Each look is a request, and a CA counts them: one should do for the validation and one for the
@@ -304,7 +305,7 @@ def _answer(
         if challenge is None:
             offered = ", ".join(sorted({each.type for each in authorization.challenges}))
             return Failed(
-                f"the CA offers no {challenge_type} for {_shown(authorization)}, "
+                f"the CA offers no {challenge_type} for {both_forms(_shown(authorization))}, "
                 f"only {offered or 'nothing'}"
             )
         wanted.append(challenge)
@@ -335,7 +336,7 @@ def _refused(info: OrderInfo, over: Sequence[AuthorizationInfo]) -> Failed:
     names = tuple(sorted({_shown(each) for each in invalid}))
     if over:
         words = [
-            f"{_shown(each)}: {each.error or 'its authorization is ' + each.status}"
+            f"{both_forms(_shown(each))}: {each.error or 'its authorization is ' + each.status}"
             for each in sorted(over, key=_shown)
         ]
         request, problems = "validation", [each.problem for each in invalid]

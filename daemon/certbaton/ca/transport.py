@@ -10,13 +10,19 @@ from __future__ import annotations
 import http.client
 import io
 import socket
+import ssl
+import threading
 import time
+from pathlib import Path
 from typing import Any, Final
 
+import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.util.ssl_ import create_urllib3_context
 
 from certbaton.ca.traffic import Running, running
 
@@ -79,8 +85,56 @@ class _HttpsPool(urllib3.HTTPSConnectionPool):
 _POOLS: Final = {"http": _HttpPool, "https": _HttpsPool}
 
 
+class _Roots:
+    """
+    One TLS context for each file or directory of roots, shared by all threads.
+
+    The library makes one for each connection: with the system's roots 0.7 MB each, for as long as
+    the connection rests, and as many as there are workers, CAs and accounts.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._contexts: dict[str, tuple[tuple[int, int], ssl.SSLContext]] = {}
+
+    def context(self, path: str) -> ssl.SSLContext:
+        """Verify by the roots at *path*, as they are now. OSError where they cannot be read."""
+        at = Path(path)
+        found = at.stat()
+        state = (found.st_mtime_ns, found.st_size)
+        with self._lock:
+            known = self._contexts.get(path)
+            if known is None or known[0] != state:
+                context = create_urllib3_context()
+                if at.is_dir():
+                    context.load_verify_locations(capath=path)
+                else:
+                    context.load_verify_locations(path)
+                known = self._contexts[path] = (state, context)
+            return known[1]
+
+
+_ROOTS: Final = _Roots()
+
+
 class Adapter(HTTPAdapter):
     """Connections whose answers are read under the deadline, through a proxy as well."""
+
+    def build_connection_pool_key_attributes(
+        self, request: requests.PreparedRequest, verify: Any, cert: Any = None
+    ) -> Any:
+        host, pool = super().build_connection_pool_key_attributes(request, verify, cert)
+        kept: dict[str, Any] = dict(pool)
+        if host["scheme"] == "https" and verify:
+            kept = {key: value for key, value in kept.items() if not key.startswith("ca_cert")}
+            path = DEFAULT_CA_BUNDLE_PATH if verify is True else verify
+            kept["ssl_context"] = _ROOTS.context(path)
+        return host, kept
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        if not verify or not url.lower().startswith("https"):
+            super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]
+        # else the pool has its context; the library would load the roots for each connection
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)

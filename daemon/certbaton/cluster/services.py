@@ -25,6 +25,7 @@ from certbaton.cluster.contract import (
     version_number,
     version_of,
 )
+from certbaton.cluster.derived import Derived
 from certbaton.errors import Conflict, ObjectGone
 from certbaton.model import (
     Address,
@@ -60,6 +61,10 @@ class Services:
         self._manager = field_manager
         self.written: frozenset[ObjectRef] = frozenset()
         self.cache: WatchCache[ServiceRecord] = WatchCache(api, Kind.SERVICE, project=self._project)
+        self._named = Derived(
+            lambda: self.cache.revision,
+            lambda: frozenset(ref for record in self.cache.values() for ref in record.references),
+        )
 
     def service(self, ref: ObjectRef) -> ServiceState | None:
         """A target as last heard of; None where it is not there. No request."""
@@ -84,9 +89,7 @@ class Services:
 
         In either annotation, in either form, whatever the Service's type.
         """
-        return frozenset(
-            reference for record in self.cache.items().values() for reference in record.references
-        )
+        return self._named()
 
     def references_live(self) -> frozenset[ObjectRef]:
         """As `references`, by a list made now: one request for each 500 Services."""

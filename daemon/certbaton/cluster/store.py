@@ -11,7 +11,7 @@ already holds what is there now (one more read), so that looking again helps.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -21,7 +21,9 @@ from certbaton.cluster import codec, records
 from certbaton.cluster.accounts import Accounts, load_key
 from certbaton.cluster.cache import WatchCache
 from certbaton.cluster.contract import AlreadyExists, Kind, KubeApi, Obj, ref_of, version_of
+from certbaton.cluster.derived import Derived
 from certbaton.cluster.foreign import ForeignLeaves
+from certbaton.cluster.kept import in_order, lost, sort_out, unwritten
 from certbaton.cluster.records import JournalRecord, Record, VersionRecord
 from certbaton.cluster.writes import SecretWrites
 from certbaton.errors import ConfigurationError, Conflict, ObjectGone, PermanentError
@@ -69,6 +71,15 @@ class Store(Accounts):
         )
         self._known: dict[ObjectRef, VersionRecord] = {}
         self._journals: dict[str, JournalRecord] = {}
+        self._kept = Derived(lambda: self.cache.revision, lambda: sort_out(self.cache.values()))
+        self._gone = Derived(
+            lambda: (self.cache.revision, len(self._known)),
+            lambda: self.cache.missing(tuple(self._known)),
+        )
+        self._lost = Derived(
+            lambda: (self.cache.revision, len(self._journals)),
+            lambda: lost(self._journals, self.journals()),
+        )
         self._secrets = SecretWrites(api, instance.namespace, self.cache)
         self.foreign = ForeignLeaves(api, instance)
 
@@ -76,8 +87,8 @@ class Store(Accounts):
 
     def versions(self, certificate: str | None = None) -> tuple[SecretVersion, ...]:
         """All versions, or those of one certificate; by certificate, then oldest first."""
-        found = [r.version for r in self.cache.items().values() if isinstance(r, VersionRecord)]
-        return _sorted(v for v in found if certificate is None or v.certificate == certificate)
+        kept = self._kept()
+        return kept.versions if certificate is None else kept.versions_of.get(certificate, ())
 
     def list_versions_live(self, certificate: str) -> tuple[SecretVersion, ...]:
         """Those of one certificate as they are now: one request for each 500."""
@@ -91,7 +102,7 @@ class Store(Accounts):
             for obj in page:
                 self.cache.learn(obj)
                 found.append(self._version(obj))
-        return _sorted(found)
+        return in_order(found)
 
     def version_key(self, ref: ObjectRef) -> PrivateKey | None:
         """
@@ -120,22 +131,13 @@ class Store(Accounts):
         record = self._journal(certificate)
         return record.journal if record else None
 
-    def journals(self) -> dict[str, Journal]:
-        """All readable Journals of this instance, by certificate."""
-        return {
-            record.certificate: record.journal
-            for record in self.cache.items().values()
-            if isinstance(record, JournalRecord) and record.journal is not None
-        }
+    def journals(self) -> Mapping[str, Journal]:
+        """All readable Journals of this instance, by certificate; the same until one changes."""
+        return self._kept().journals
 
     def lost_journals(self) -> tuple[Journal, ...]:
         """What is remembered of Journals that are not there, or not readable, any more."""
-        there = self.journals()
-        return tuple(
-            _unwritten(record).journal or Journal()
-            for certificate, record in sorted(self._journals.items())
-            if certificate not in there
-        )
+        return self._lost()
 
     def pending_key(self, certificate: str) -> PrivateKey | None:
         """The key of a pending order. PermanentError where it cannot be read."""
@@ -149,15 +151,14 @@ class Store(Accounts):
 
     def problems(self) -> tuple[str, ...]:
         """One sentence for each record that cannot be read; the others are complete."""
-        found = (record.problem for record in self.cache.items().values())
-        return tuple(sorted(problem for problem in found if problem))
+        return self._kept().problems
 
     def remembered(self, named: frozenset[ObjectRef]) -> frozenset[ObjectRef]:
         """Versions among *named* that somebody deleted, and whose content the watch delivered."""
-        there = self.cache.items()
-        for ref in [ref for ref in self._known if ref not in there and ref not in named]:
+        gone = self._gone()
+        for ref in gone - named:
             self._known.pop(ref, None)
-        return frozenset(ref for ref in self._known if ref not in there)
+        return frozenset(ref for ref in gone & named if ref in self._known)
 
     # --- versions ----------------------------------------------------------------------
 
@@ -365,22 +366,8 @@ class Store(Accounts):
         record = self.cache.get(ObjectRef(self._namespace, name))
         if isinstance(record, JournalRecord) and (record.journal or record.key):
             return record
-        lost = self._journals.get(certificate)
-        return _unwritten(lost) if lost is not None else None
-
-
-def _sorted(versions: Iterable[SecretVersion]) -> tuple[SecretVersion, ...]:
-    def age(version: SecretVersion) -> tuple[str, float, str]:
-        begin = version.leaf.not_before.timestamp() if version.leaf else 0.0
-        return version.certificate, begin, version.ref.name
-
-    return tuple(sorted(versions, key=age))
-
-
-def _unwritten(lost: JournalRecord) -> JournalRecord:
-    """*lost* as what is still to be written."""
-    journal = replace(lost.journal or Journal(), resource_version="")
-    return replace(lost, journal=journal, resource_version="")
+        known = self._journals.get(certificate)
+        return unwritten(known) if known is not None else None
 
 
 def _same_version(there: Obj, wanted: Obj) -> bool:

@@ -22,6 +22,7 @@ from certbaton.model import (
     Rehearsal,
     Snapshot,
 )
+from certbaton.names import both_forms
 
 # So long before and after a leaf begins its order's record may have been written: the CA's clock
 # may be ahead of ours, and Let's Encrypt has its certificates begin an hour in the past.
@@ -174,8 +175,8 @@ def limit_reached(
         )
         if len(failed) >= policy.validation_limit:
             return (
-                f"{name} could not be validated {len(failed)} times within {span}, our own limit "
-                "(policy.validationLimit)",
+                f"{both_forms(name)} could not be validated {len(failed)} times within {span}, our "
+                "own limit (policy.validationLimit)",
                 failed[-policy.validation_limit] + span,
             )
     return None

@@ -20,6 +20,7 @@ from certbaton.core.renewal import (
     withdrawn,
 )
 from certbaton.model import CertificateSpec, Policy, Reason, SecretVersion, Snapshot
+from certbaton.names import both_forms
 
 DEFAULT_PROFILE = "the CA's default"
 
@@ -66,8 +67,8 @@ def _request_same(
     if newest.leaf.names != spec.names:
         return Need(
             Reason.REQUEST_CHANGED,
-            f"names asked for are {', '.join(spec.names)}, "
-            f"Secret {newest.ref} has {', '.join(newest.leaf.names)}",
+            f"names asked for are {', '.join(map(both_forms, spec.names))}, "
+            f"Secret {newest.ref} has {', '.join(map(both_forms, newest.leaf.names))}",
             now,
         )
     if newest.leaf.key_type != spec.key_type:

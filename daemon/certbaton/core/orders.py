@@ -117,6 +117,7 @@ def _go_on(
     account_url = account.url if account else None
     continues = spec is not None and issuer is not None
     continues = continues and _continues(pending, spec, issuer, account_url)
+    continues = continues and pending.public_key_sha256 not in compromised_keys(snapshot.versions)
     passed_over = (
         continues
         and wanted is not None
