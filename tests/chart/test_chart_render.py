@@ -145,6 +145,18 @@ def test_a_proxy_is_for_the_cas_and_not_for_the_api_server(render: Render) -> No
     assert found[-1] == {"name": "MORE", "value": "1"}
 
 
+@pytest.mark.parametrize("way", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+def test_nor_is_one_with_a_password_which_extra_env_has(render: Render, way: str) -> None:
+    """It stands in a Secret; who says NO_PROXY there too means what he says."""
+    secret = {"secretKeyRef": {"name": "proxy", "key": "url"}}
+    by_hand = [{"name": way, "valueFrom": secret}]
+    environ = {item["name"]: item for item in container(render(extraEnv=by_hand))["env"]}
+    assert environ["NO_PROXY"]["value"] == "$(KUBERNETES_SERVICE_HOST)"
+    own = [*by_hand, {"name": "NO_PROXY", "value": "none.example"}]
+    found = [item for item in container(render(extraEnv=own))["env"] if item["name"] == "NO_PROXY"]
+    assert found == [{"name": "NO_PROXY", "value": "none.example"}]
+
+
 def test_ca_bundles_are_files_beside_the_configuration(render: Render) -> None:
     """From Secrets and ConfigMaps, under the names that `caBundle` then has."""
     bundles = {

@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dns.rdatatype
 import pytest
 
 from certbaton.ca.session import thumbprint
 from certbaton.pki import PrivateKey
-from e2e.harness import content, leaf, name_of
+from e2e.harness import content, leaf, name_of, our_events
 from e2e.running import Running
 from lab.pebble import Pebble
 from lab.world import NAMESPACE, World
+from solvers.name_server import NameServer
 
 pytestmark = pytest.mark.servers
 
@@ -97,6 +99,23 @@ def test_the_second_ca_stands_in_for_one_that_is_away(
             assert directory_of(back) == first.directory
             assert not site.told("Traceback")
         assert first.certificates_issued() == 1
+
+
+def test_caa_is_looked_up_by_the_resolvers_and_is_no_wall(calm_world: World) -> None:
+    """Log and Event say what is in the way; Pebble, which looks at no CAA, issues."""
+    with NameServer("example.test").running() as server:
+        server.add("forbidden.example.test", dns.rdatatype.CAA, '0 issue ";"')
+        issuers = {"lab": entry(calm_world.pebble)}
+        site = a_site(calm_world, "forbidden", issuers, resolvers=[f"127.0.0.1:{server.port}"])
+        with site:
+            site.wait_whole("forbidden")
+    (event,) = [
+        each
+        for each in our_events(calm_world, "shop", "forbidden")
+        if each["reason"] == "CertificateCaa"
+    ]
+    assert "CAA at forbidden.example.test lets no CA issue" in event["message"]
+    assert site.told("lets no CA issue")
 
 
 def test_a_rehearsal_by_hand_passes_and_issues_nothing(calm_world: World, other: Pebble) -> None:

@@ -7,7 +7,9 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
+from certbaton import telemetry
 from certbaton.errors import CaUnavailable, ClusterUnavailable, PermanentError
 from certbaton.model import Leaf, RenewalAnswer, RenewalInfo
 from loop.world import DAY, MINUTE, SECOND, Process, World, a_spec, settle
@@ -100,8 +102,17 @@ def test_a_window_in_the_past_acts_within_minutes_and_twice_a_day_at_most() -> N
 
 
 def test_an_explanation_is_told_once() -> None:
-    """As an Event on the Services; again when its address changes."""
-    world, process = a_world(lambda leaf: replace(in_the_future(leaf), explanation_url=PAGE))
+    """In the log, and as an Event on the Services; again when its address changes."""
+    telemetry.configure("info", "json")
+    try:
+        with capture_logs() as log:
+            world, process = a_world(
+                lambda leaf: replace(in_the_future(leaf), explanation_url=PAGE)
+            )
+    finally:
+        telemetry.configure("critical", "json")
+    (line,) = [line for line in log if line["event"] == "renewal_info"]
+    assert line["explanation"] == PAGE and "2027-04-20T" in line["window"]
     told = [each for each in world.events() if each == "CertificateRenewalAdvised"]
     assert len(told) == 1
     assert any(PAGE in note for note in process.turn("one").notes)

@@ -121,7 +121,12 @@ letsencrypt letsencrypt-staging zerossl google sslcom
 
 {{/* Environment of a pod behind a proxy: what is in the cluster is reached without. */}}
 {{- define "certbaton.proxyEnv" -}}
-{{- if or .Values.proxy.url .Values.proxy.noProxy }}
+{{- $names := list }}
+{{- range .Values.extraEnv }}
+{{- $names = append $names (upper .name) }}
+{{- end }}
+{{- $ways := or (has "HTTPS_PROXY" $names) (has "HTTP_PROXY" $names) (has "ALL_PROXY" $names) }}
+{{- if or .Values.proxy.url .Values.proxy.noProxy (and $ways (not (has "NO_PROXY" $names))) }}
 {{- with .Values.proxy.url }}
 - name: HTTPS_PROXY
   value: {{ . | quote }}
