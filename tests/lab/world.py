@@ -259,6 +259,8 @@ class World:
             "solvers": solvers,
             "certificates": list(certificates),
             "healthPort": self.health_port,
+            # of CAA records the CA's own server is asked, whatever this machine's does
+            "resolvers": [self.dns.address if self.dns else self.pebble.dns_server],
             **more,
             # of certificates that live a minute, more than four a week are to be had
             "policy": {

@@ -38,18 +38,24 @@ _VERSION = re.compile(r"(?P<certificate>[a-z]+)-\d{8}-[0-9a-z]+")
 
 
 class Place:
-    """One release; *issuers* as in its configuration, *certificates* too (default: `NAMES`)."""
+    """
+    One release; *issuers* as in its configuration, *certificates* too (default: `NAMES`).
+
+    *resolver* is asked for CAA records.
+    """
 
     def __init__(
         self,
         issuers: Mapping[str, Obj],
         *,
+        resolver: str,
         solver_port: int | None = None,
         certificates: Mapping[str, Obj] | None = None,
         **more: Any,
     ) -> None:
         self.solver_port = solver_port or free_ports(1)[0]
         self.issuers = issuers
+        self._resolver = resolver
         self._certificates = certificates or {name: {} for name in NAMES}
         self._more = more
         self.api = FakeApi(manager="user")
@@ -83,6 +89,7 @@ class Place:
                 self.certificate(name, **more) for name, more in self._certificates.items()
             ],
             "healthPort": 0,
+            "resolvers": [self._resolver],
             **self._more,
         }
         return configuration.parse(json.dumps(text), {})

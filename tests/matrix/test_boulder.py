@@ -57,7 +57,14 @@ class Site:
             }
             for name, ca in zip(names, (self.ca, *more), strict=False)
         }
-        return Place(issuers, solver_port=self.port, certificates=certificates, policy=dict(QUICK))
+        resolver = self.ca.pebble.dns_server
+        return Place(
+            issuers,
+            resolver=resolver,
+            solver_port=self.port,
+            certificates=certificates,
+            policy=dict(QUICK),
+        )
 
 
 @pytest.fixture

@@ -97,6 +97,7 @@ def test_all_are_issued_and_renewed_and_none_is_lost(
     with a_pebble(tmp_path / "pebble", port, **cell.pebble) as pebble:
         place = Place(
             {"lab": an_issuer(pebble, **cell.issuer)},
+            resolver=pebble.dns_server,
             solver_port=port,
             certificates=dict.fromkeys(NAMES, cell.certificate),
         )
@@ -110,7 +111,11 @@ def test_an_account_that_has_to_be_bound(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     with a_pebble(tmp_path / "pebble", port, external_accounts=EAB) as pebble:
         external = {"secretName": "eab"}
-        place = Place({"lab": an_issuer(pebble, externalAccount=external)}, solver_port=port)
+        place = Place(
+            {"lab": an_issuer(pebble, externalAccount=external)},
+            resolver=pebble.dns_server,
+            solver_port=port,
+        )
         place.add_secret("eab", kid="kid-1", hmacKey=EAB["kid-1"])
         with place.running():
             place.wait_stored(2)
@@ -122,7 +127,7 @@ def test_a_ca_that_starts_anew_and_has_forgotten_all(tmp_path: Path) -> None:
     """Accounts and orders are gone: another account is made, and what was due is issued."""
     (port,) = free_ports(1)
     with a_pebble(tmp_path / "pebble", port) as pebble:
-        place = Place({"lab": an_issuer(pebble)}, solver_port=port)
+        place = Place({"lab": an_issuer(pebble)}, resolver=pebble.dns_server, solver_port=port)
         with place.running():
             place.wait_stored(1)
             pebble.restart()
@@ -138,7 +143,11 @@ def test_the_second_ca_of_two_stands_in_and_the_first_comes_back(tmp_path: Path)
         a_pebble(tmp_path / "first", port) as first,
         a_pebble(tmp_path / "second", port) as second,
     ):
-        place = Place({"first": an_issuer(first), "second": an_issuer(second)}, solver_port=port)
+        place = Place(
+            {"first": an_issuer(first), "second": an_issuer(second)},
+            resolver=second.dns_server,
+            solver_port=port,
+        )
         first.process.stop()
         with place.running():
             place.wait_stored(1)
@@ -177,7 +186,7 @@ def test_a_window_of_no_use_does_not_keep_a_certificate_from_being_renewed(
     (port,) = free_ports(1)
     with a_pebble(tmp_path / "pebble", port) as pebble:
         issuer = an_issuer(pebble, renewalInfo=True, profile="middle")
-        place = Place({"lab": issuer}, solver_port=port, policy=EARLY)
+        place = Place({"lab": issuer}, resolver=pebble.dns_server, solver_port=port, policy=EARLY)
 
         def tell(version: SecretVersion) -> None:
             pebble.set_renewal_info(place.certificate_pem(version), answer(datetime.now(UTC)))
@@ -198,7 +207,9 @@ def test_a_window_in_the_past_brings_one_at_once(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     with a_pebble(tmp_path / "pebble", port) as pebble:
         place = Place(
-            {"lab": an_issuer(pebble, renewalInfo=True, profile="long")}, solver_port=port
+            {"lab": an_issuer(pebble, renewalInfo=True, profile="long")},
+            resolver=pebble.dns_server,
+            solver_port=port,
         )
         with place.running():
             place.wait_stored(1)
