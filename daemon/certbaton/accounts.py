@@ -154,18 +154,25 @@ class Accounts:
             # Its answer may have been lost once, and the refusal be of the second time.
             found = self._known_as(issuer, following)
             if found is None:
-                self._cluster.store.drop_next_key(account)
-                raise PermanentError(
-                    f"the CA at {issuer.directory} does not take the next key of the account, so "
-                    f"the change is given up and the present key stays: {error}"
-                ) from error
+                raise self._given_up(issuer, account, str(error)) from error
         if found != url:
+            words = f"it knows that key as account {found or 'none'}, and not as {url}"
+            if self._known_as(issuer, self._key(issuer)) == url:
+                # else nothing would be ordered there until somebody has looked
+                raise self._given_up(issuer, account, words)
             raise PermanentError(
-                f"the CA at {issuer.directory} knows the next key as account {found}, and not as "
-                f"{url}; nothing is changed: see docs/accounts.md"
+                f"the CA at {issuer.directory} knows neither key as the account: {words}; nothing "
+                "is changed: see docs/accounts.md"
             )
         self._cluster.store.promote_next_key(account)
         logger().info("account_key_changed", directory=issuer.directory, account=url)
+
+    def _given_up(self, issuer: IssuerSpec, account: Account, why: str) -> PermanentError:
+        self._cluster.store.drop_next_key(account)
+        return PermanentError(
+            f"the CA at {issuer.directory} does not take the next key of the account, so the "
+            f"change is given up and the present key stays: {why}"
+        )
 
     def _known_as(self, issuer: IssuerSpec, key: PrivateKey) -> str | None:
         try:

@@ -265,12 +265,32 @@ def test_a_key_that_the_ca_does_not_take_is_given_up(forgotten: bool) -> None:
 
 
 def test_a_key_of_another_account_is_never_promoted() -> None:
-    """Its URL would be another one: nothing is changed, and somebody has to look."""
+    """Its URL would be another one. The present key still is the account's, and goes on."""
     world, process, following = rolling()
     other = process.cluster.store.next_account_key(DIRECTORY)
     assert other is not None
     world.ca.session(other).new_account()
     before = key_of(process)
     (message,) = process.turn("one").failed
+    assert "is given up and the present key stays: it knows that key as account" in message
+    assert key_of(process) == before != following and not account_of(process).rolling
+    world.now += 62 * 24 * 60 * MINUTE
+    settle(world, process)
+    assert len(world.ca.issued) == 2
+
+
+def test_while_neither_key_is_the_account_s_both_are_kept() -> None:
+    """One of them may be worth something: somebody has to look."""
+    world, process, following = rolling()
+    other = process.cluster.store.next_account_key(DIRECTORY)
+    assert other is not None
+    world.ca.forget()
+    world.ca.session(other).new_account()
+    known = process.cluster.store.account(DIRECTORY)
+    assert known is not None
+    process.cluster.store.save_account_url(known, "https://ca.test/account/of-old")
+    (message,) = process.turn("one").failed
     assert "nothing is changed" in message
-    assert key_of(process) == before != following and account_of(process).rolling
+    assert account_of(process).rolling
+    kept = process.cluster.store.next_account_key(DIRECTORY)
+    assert kept is not None and kept.public_key_sha256 == following

@@ -138,6 +138,16 @@ def test_what_only_the_rehearsals_ca_lacks_holds_nothing_up() -> None:
     assert last(process).outcome is Outcome.SKIPPED and len(world.ca.issued) == 2
 
 
+def test_a_rehearsal_that_is_given_up_leaves_nothing_pending_at_its_ca() -> None:
+    """A CA counts pending authorizations, those of its staging too."""
+    world, stage, process = after_a_failure()
+    stage.fail("challenge", RateLimited("slow down", retry_at=world.now + DAY))
+    settle(world, process)
+    assert last(process).outcome is Outcome.SKIPPED
+    assert stage.calls.count("deactivateAuthorization") == 1
+    assert len(world.ca.issued) == 2
+
+
 def test_a_rehearsal_goes_on_where_it_stood() -> None:
     """Its order is in the Journal: a new process places no other one."""
     world, stage, process = after_a_failure()

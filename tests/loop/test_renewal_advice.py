@@ -10,9 +10,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from certbaton import telemetry
-from certbaton.errors import CaUnavailable, ClusterUnavailable, PermanentError
+from certbaton.errors import CaUnavailable, ClusterUnavailable, PermanentError, RateLimited
 from certbaton.model import Leaf, RenewalAnswer, RenewalInfo
-from loop.world import DAY, MINUTE, SECOND, Process, World, a_spec, settle
+from loop.world import DAY, MINUTE, NOW, SECOND, Process, World, a_spec, settle
 
 ONE = a_spec("one", "one")
 HOUR = 60 * MINUTE
@@ -160,6 +160,22 @@ def test_trouble_that_may_pass_is_looked_at_again_sooner_and_sooner_less() -> No
         process.turn("one")
         world.now += MINUTE
     assert 4 <= asked(world) - count <= 6
+
+
+def test_a_time_that_the_ca_names_with_a_refusal_is_obeyed_in_full() -> None:
+    """Longer than any pause of ours; only the renewal itself does not wait for it."""
+    until = NOW + 20 * DAY
+    world, process = a_world(lambda leaf: RateLimited("slow down", retry_at=until))
+    assert asked(world) == 1
+    while world.now < until + DAY:
+        report = process.turn("one")
+        assert not report.failed and report.next_at is not None
+        assert asked(world) == 1 or world.now >= until
+        world.now = max(world.now + SECOND, report.next_at)
+    assert asked(world) > 1 and len(world.ca.issued) == 1
+    world.now += 45 * DAY
+    settle(world, process)
+    assert len(world.ca.issued) == 2
 
 
 def test_a_window_that_cannot_be_written_is_asked_for_again() -> None:
