@@ -231,8 +231,6 @@ class Rehearsals:
                 with contextlib.suppress(RetryableError):
                     self._clean_up(action, ended, url)
                     break
-            if ended.outcome is not Outcome.PASSED:
-                self._abandon(action, ended, url)
         self._save(name, journal, ended)
         logger().info(
             "rehearsed",
@@ -294,17 +292,6 @@ class Rehearsals:
 
         asking = not self._authorities.outages.is_away(rehearsal.directory)
         self._challenges.clean_up(action.certificate, url, derive, asking=asking)
-
-    def _abandon(self, action: Rehearse, rehearsal: Rehearsal, url: str) -> None:
-        """Leave nothing pending at the CA, which counts it, as far as it answers."""
-        if self._authorities.outages.is_away(rehearsal.directory):
-            return
-        try:
-            abandon(self._accounts.session(action.issuer, rehearsal.account_url), url)
-        except (Conflict, ClusterUnavailable):
-            raise
-        except CertbatonError as error:
-            logger().info("order_not_abandoned", certificate=action.certificate, why=str(error))
 
     def _forgotten(self, directory: str, account_url: str) -> None:
         try:
