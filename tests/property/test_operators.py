@@ -32,7 +32,8 @@ from certbaton.pki import PrivateKey
 from crash.place import BAD_CERTIFICATE, FULL
 from crash.world import INSTANCE
 from fakes.ca import DIRECTORY
-from property.cloud import DAY, HAND_MADE, HOUR, MINUTE, MISSING, SECOND, Cloud
+from property.cloud import DAY, HAND_MADE, HOUR, MINUTE, MISSING, SECOND
+from property.judging import Judged
 
 STORIES = int(os.environ.get("CERTBATON_STORIES", "25"))
 SEED = os.environ.get("CERTBATON_SEED")
@@ -53,11 +54,11 @@ FORGED = {
 class Operators(RuleBasedStateMachine):
     """Each rule is something that happens in real clusters, if not on one day."""
 
-    cloud: Cloud
+    cloud: Judged
 
     @initialize(route=st.sampled_from(["outside", "inside"]))
     def start(self, route: str) -> None:
-        self.cloud = Cloud(route=route)
+        self.cloud = Judged(route=route)
         self.cloud.pass_time(6 * HOUR)
 
     # --- time -------------------------------------------------------------------------------
@@ -288,9 +289,9 @@ class Operators(RuleBasedStateMachine):
         assert cloud.written.total() - written <= 4
 
 
-def _alerting() -> Cloud:
+def _alerting() -> Judged:
     """A world some time after a renewal whose version one listener answers with alerts."""
-    cloud = Cloud(route="outside")
+    cloud = Judged(route="outside")
     cloud.pass_time(6 * HOUR)
     cloud.next_bad["mail"] = frozenset({cloud.targets[2]}), "alert"
     cloud.credit["mail"] += 2
@@ -319,7 +320,7 @@ def test_the_books_show_a_listener_that_answers_with_alerts(
 
 def test_a_version_that_nobody_took_is_left_for_the_next() -> None:
     """Refused while no Events told of it, it passed for unproven; then they tell of it."""
-    cloud = Cloud(route="outside")
+    cloud = Judged(route="outside")
     cloud.tells = False
     cloud.next_bad["shop"] = frozenset(cloud.targets[:2]), "400"
     cloud.credit["shop"] += 2
@@ -350,7 +351,7 @@ def test_whatever_happens() -> None:
 @pytest.mark.xfail(reason="core.reject takes no word of the wire after a handover ended unproven")
 def test_a_place_that_was_full_and_then_answers_with_alerts() -> None:
     """Full for a day when the version came, so that its handover ended without a proof."""
-    cloud = Cloud(route="outside")
+    cloud = Judged(route="outside")
     cloud.pass_time(6 * HOUR)
     cloud.next_bad["mail"] = frozenset({cloud.targets[2]}), "alert"
     cloud.pass_time(59 * DAY + 12 * HOUR)
