@@ -37,7 +37,8 @@ class Knot(Server):
     One zone, in which every name without records of its own or below it has *default_ip*.
 
     A TXT record for ``_acme-challenge.a`` makes ``a`` itself exist, without an address: a name
-    that is validated both ways needs `set_a`.
+    that is validated both ways needs `set_a`. With *above* the domain above is there too, and
+    empty, so that who looks for CAA records gets an answer all the way up.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Knot(Server):
         *,
         zone: str = "example.test.",
         default_ip: str = "127.0.0.1",
+        above: bool = False,
     ) -> None:
         programs = build.debian("knot", "knotd")
         super().__init__(folder)
@@ -67,6 +69,11 @@ class Knot(Server):
             f"$ORIGIN {self.zone}\n$TTL {_TTL}\n"
             f"@ SOA ns hostmaster 1 3600 600 86400 {_TTL}\n"
             f"@ NS ns\n@ A {default_ip}\nns A {self.server}\n* A {default_ip}\n"
+        )
+        self._above = self.zone.partition(".")[2] if above else None
+        soa = f"ns.{self.zone} hostmaster 1 3600 600 86400 {_TTL}"
+        (self.folder / "above").write_text(
+            f"$ORIGIN {self._above}\n$TTL {_TTL}\n@ SOA {soa}\n@ NS ns.{self.zone}\n"
         )
         (self.folder / "db").mkdir(exist_ok=True)
         config = write_private(self.folder / "knot.conf", self._config(secret, zone_file).encode())
@@ -137,6 +144,11 @@ class Knot(Server):
             raise LabError(f"knot refused an update: {dns.rcode.to_text(answer.rcode())}")
 
     def _config(self, secret: str, zone_file: Path) -> str:
+        above = (
+            f'  - domain: {self._above}\n    storage: "{self.folder}"\n    file: above\n'
+            if self._above
+            else ""
+        )
         return f"""\
 server:
     rundir: "{self.folder}"
@@ -167,4 +179,4 @@ zone:
     file: "{zone_file.name}"
     acl: updates
     zonefile-sync: -1
-"""
+{above}"""

@@ -102,7 +102,9 @@ class World:
     def _start(self) -> None:
         poll_interval, interruption, dns, faults, pebble, workers = self._wanted
         if dns:
-            self.dns = self._stack.enter_context(Knot(self.folder / "knot", zone=DOMAIN))
+            self.dns = self._stack.enter_context(
+                Knot(self.folder / "knot", zone=DOMAIN, above=True)
+            )
         self.pebble = Pebble(
             self.folder / "pebble",
             http_port=self.ports(80),
