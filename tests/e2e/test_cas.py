@@ -9,6 +9,7 @@ from typing import Any
 
 import dns.rdatatype
 import pytest
+from cryptography import x509
 
 from certbaton.ca.session import thumbprint
 from certbaton.pki import PrivateKey
@@ -182,3 +183,16 @@ def test_a_deactivated_account_is_told_of_and_not_replaced(calm_world: World) ->
         now = json.loads(content(account(calm_world, "refused", directory), "account"))["url"]
         assert now == url
         assert site.names("refused", first)
+
+
+def test_a_certificate_for_an_address_is_served_there(calm_world: World) -> None:
+    """Validated by http-01 at the load balancer's own address, beside its name."""
+    name, host = "addressed", "addressed.example.test"
+    calm_world.add_service("shop", name, host)
+    address = calm_world.address_of("shop", name)
+    certificate = calm_world.certificate(name, [host], [("shop", name)], ipAddresses=[address])
+    with Running(calm_world, name, certificate) as site:
+        version = site.wait_whole(name)
+    names = leaf(version).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == [host]
+    assert [str(each) for each in names.get_values_for_type(x509.IPAddress)] == [address]
