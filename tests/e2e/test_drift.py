@@ -122,7 +122,12 @@ def place(world: World) -> Iterator[Place]:
 
 
 def sync(world: World, name: str, value: str, **annotations: str) -> float:
-    """Let Argo CD apply its manifest of the Service, as it does with ServerSideApply=true."""
+    """
+    Let Argo CD apply its manifest of the Service, as it does with ServerSideApply=true.
+
+    Gives when that began: kubectl may take its time to end.
+    """
+    began = time.monotonic()
     manifest = {
         "apiVersion": "v1",
         "kind": "Service",
@@ -136,7 +141,7 @@ def sync(world: World, name: str, value: str, **annotations: str) -> float:
         *("apply", "--server-side", "--force-conflicts", f"--field-manager={ARGO}", "-f", "-"),
         stdin=yaml.safe_dump(manifest),
     )
-    return time.monotonic()
+    return began
 
 
 # Drift

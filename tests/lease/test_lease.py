@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from certbaton.cluster import Kind, Lease, NotLeading
+from certbaton.cluster.answers import Asked
 from certbaton.model import ObjectRef
 from fakes.kube import FakeApi
 from lease.clocks import INSTANCE, Contender, World, both_until
@@ -305,6 +306,30 @@ def test_a_deleted_lease_that_somebody_took_first_is_lost(world: World) -> None:
     one.step()
     assert not one.lease.valid()
     assert world.record()["holderIdentity"] == "two"
+
+
+def test_an_answer_that_lay_there_for_long_takes_no_place_of_what_the_watch_told(
+    world: World,
+) -> None:
+    """Else who was stopped in between would wait for one that has given it up."""
+    world.server.create(
+        Kind.LEASE,
+        REF.namespace,
+        {
+            "metadata": {"name": REF.name, "namespace": REF.namespace},
+            "spec": {"holderIdentity": "an old one", "leaseDurationSeconds": 3600},
+        },
+    )
+    two = Contender(world, "two")
+
+    def meanwhile(asked: Asked) -> None:
+        if asked.verb == "read":
+            obj = world.server.merge(Kind.LEASE, REF, {"spec": {"holderIdentity": "one"}})
+            two.lease._heard(obj, None)
+
+    two.api.after = meanwhile
+    two.step()
+    assert two.lease.holder == "one"
 
 
 def test_a_lease_without_content_is_taken(world: World) -> None:

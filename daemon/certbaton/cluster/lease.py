@@ -211,7 +211,8 @@ class Lease:
                 return True
             spec = {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": self._now()}
             try:
-                self._learn(self._api.replace(Kind.LEASE, self.ref, self._changed(seen, spec)))
+                answer = self._api.replace(Kind.LEASE, self.ref, self._changed(seen, spec))
+                self._learn(answer, seen)
             except Conflict:
                 try:
                     self._look()
@@ -281,25 +282,35 @@ class Lease:
             # Somebody was first, or it was we ourselves and the answer got lost: this tells.
             self._look()
             return RETRY_SECONDS[0]
-        self._learn(answer)
+        self._learn(answer, seen)
         self._won(sent)
         return self._renew_every
 
     def _look(self) -> None:
+        known = self._seen
         try:
             obj = self._api.read(Kind.LEASE, self.ref)
         except ObjectGone:
             with self._lock:
                 self._seen, self._missing = None, True
             return
-        self._learn(obj)
+        self._learn(obj, known)
 
     # --- what is known -----------------------------------------------------------------
 
-    def _learn(self, obj: Obj) -> None:
-        """Take in an answer; also an older state than what is known: then etcd was put back."""
+    def _learn(self, obj: Obj, known: _Seen | None) -> None:
+        """
+        Take in an answer to what was asked when *known* was known.
+
+        Also an older state than that: then etcd was put back. But not where the watch has told of
+        a newer one since: an answer may have lain here for long, in a process that was stopped.
+        """
         with self._lock:
-            before, self._missing = self._seen, False
+            before = self._seen
+            newer = before is not None and version_number(version_of(obj)) < before.version
+            if before is not known and newer:
+                return
+            self._missing = False
             if before is None or version_of(before.obj) != version_of(obj):
                 self._seen = _Seen(obj, self._ticks())
         self._told(before)
