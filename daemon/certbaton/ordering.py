@@ -26,6 +26,7 @@ from certbaton.ca.order import (
 )
 from certbaton.challenges import Challenges
 from certbaton.cluster import Cluster
+from certbaton.core.renewal import issuer_at
 from certbaton.errors import (
     AccountMissing,
     CertbatonError,
@@ -43,6 +44,7 @@ from certbaton.model import (
     ChallengeInfo,
     CloseOrder,
     DropOrder,
+    IssuerSpec,
     Journal,
     KeyType,
     OrderInfo,
@@ -124,14 +126,14 @@ class Orders:
         csr = self._cluster.store.pending_csr(name)
         if csr is None:
             raise self._lost(name, journal, pending, "its signing request")
-        issuer = self._authorities.issuer(pending.directory)
+        issuer = self._issuer(action)
         ca = self._accounts.session(issuer, pending.account_url)
         order: OrderInfo | None = None
         if pending.url is None:
             if action.finish_only:
                 self._journals.save(name, replace(journal, pending=None))
                 return Progress()
-            placed = self._place(name, ca, journal, pending)
+            placed = self._place(name, ca, issuer, journal, pending)
             if isinstance(placed, Progress):
                 return placed
             journal, pending, order = placed
@@ -188,10 +190,14 @@ class Orders:
                 raise AssertionError("no rehearsal was asked for")
 
     def _place(
-        self, name: str, ca: CertificateAuthority, journal: Journal, pending: PendingOrder
+        self,
+        name: str,
+        ca: CertificateAuthority,
+        issuer: IssuerSpec,
+        journal: Journal,
+        pending: PendingOrder,
     ) -> tuple[Journal, PendingOrder, OrderInfo] | Progress:
         """Ask for the order, and write what it is to be known by."""
-        issuer = self._authorities.issuer(pending.directory)
         staged_at = self._begun(pending)
         if pending.not_after is not None:  # as long a life as was asked for
             later = staged_at - pending.staged_at
@@ -227,6 +233,12 @@ class Orders:
         # from here on this process knows all that is presented for it
         self._challenges.begin(order.url)
         return journal, pending, order
+
+    def _issuer(self, action: AdvanceOrder) -> IssuerSpec:
+        """The certificate's own: several issuers may be one CA, with other profiles and chains."""
+        directory = action.pending.directory
+        own = issuer_at(action.spec, directory) if action.spec is not None else None
+        return own or self._authorities.issuer(directory)
 
     def _begun(self, pending: PendingOrder) -> datetime:
         """One that lay in the Journal while no process ran has its time from now on."""

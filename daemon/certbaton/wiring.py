@@ -51,9 +51,9 @@ class Sessions:
         self, issuer: IssuerSpec, key: PrivateKey, account_url: str | None
     ) -> CertificateAuthority:
         """Give this thread's session of that account."""
-        known: dict[tuple[str, str, str | None], Session]
+        known: dict[tuple[IssuerSpec, str, str | None], Session]
         known = self._local.__dict__.setdefault("sessions", {})
-        which = (issuer.directory, key.public_key_sha256, account_url)
+        which = (issuer, key.public_key_sha256, account_url)
         if which not in known:
             known[which] = Session(
                 issuer, key, account_url, traffic=self._traffic, directories=self._directories

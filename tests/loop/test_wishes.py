@@ -36,6 +36,24 @@ def renewed(world: World) -> Process:
     return process
 
 
+# --- profiles ---------------------------------------------------------------------------------
+
+
+def test_two_issuers_at_one_ca_have_a_profile_each() -> None:
+    """What one of them would go without, the other one insists on."""
+    would = replace(a_spec("aye", "aye"), issuer=IssuerSpec("would", DIRECTORY, profile="short"))
+    must = replace(
+        a_spec("zed", "zed"),
+        issuer=IssuerSpec("must", DIRECTORY, profile="short", profile_required=True),
+    )
+    world = World(would, must)
+    process = world.process()
+    assert process.turn("aye").failed == []
+    (failed,) = process.turn("zed").failed
+    assert "does not list profile 'short'" in failed
+    assert [order.profile for order in world.ca.all_orders()] == [None]
+
+
 # --- replaces ---------------------------------------------------------------------------------
 
 
