@@ -307,8 +307,8 @@ class Lease:
         """
         with self._lock:
             before = self._seen
-            newer = before is not None and version_number(version_of(obj)) < before.version
-            if before is not known and newer:
+            older = before is not None and version_number(version_of(obj)) < before.version
+            if before is not known and older:
                 return
             self._missing = False
             if before is None or version_of(before.obj) != version_of(obj):
