@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from e2e.harness import Certbaton, Ended, leaf_hash, name_of, proofs, served_leaf, until
+from lab.boulder import Boulder, Ways
 from lab.kube import KubeError
 from lab.pebble import Pebble
 from lab.process import Process
@@ -45,23 +47,35 @@ class Shop:
 
 
 @pytest.fixture(scope="module")
-def slow_ca(calm_world: World) -> Iterator[Pebble]:
-    """A CA that asks for five seconds of patience while it signs."""
-    with Pebble(
-        calm_world.folder / "slow-ca",
-        http_port=calm_world.ports(80),
-        dns_server=calm_world.pebble.dns_server,
-        profiles={"lab": 3600},
-        retry_after=(0, 5),
-    ) as pebble:
-        yield pebble
+def slow_ca(calm_world: World) -> Iterator[Boulder]:
+    """A CA that signs for as long as a test wants (`signing`), and never sooner."""
+    with (
+        Pebble(
+            calm_world.folder / "slow-ca",
+            http_port=calm_world.ports(80),
+            dns_server=calm_world.pebble.dns_server,
+            profiles={"lab": 3600},
+        ) as pebble,
+        Boulder(pebble, calm_world.folder / "slow-boulder", ways=Ways(retry_after=1)) as boulder,
+    ):
+        yield boulder
 
 
-def issuer(pebble: Pebble) -> Obj:
+@contextlib.contextmanager
+def signing(ca: Boulder) -> Iterator[None]:
+    """Whatever is finalized in this block is processing until its end."""
+    ca.ways.processing = timedelta(hours=1)
+    try:
+        yield
+    finally:
+        ca.ways.processing = timedelta(0)
+
+
+def issuer(ca: Pebble | Boulder) -> Obj:
     return {
         "lab": {
-            "directory": pebble.directory,
-            "caBundle": str(pebble.ca_file),
+            "directory": ca.directory,
+            "caBundle": str(ca.ca_file),
             "profile": "lab",
             "renewalInfo": False,
         }
@@ -190,32 +204,27 @@ def test_a_mistake_in_the_configuration_is_one_sentence_and_exit_code_2(
 
 
 def test_sigterm_in_the_middle_of_an_order_ends_it_quickly_and_it_is_resumed(
-    calm_world: World, slow_ca: Pebble
+    calm_world: World, slow_ca: Boulder
 ) -> None:
     """The same order, found by its URL in the Journal: one newOrder, one certificate."""
     shop = Shop(calm_world, "resumed", issuers=issuer(slow_ca))
-    orders = [r for r in slow_ca.requests() if r.endpoint == "newOrder"]
-    issued = slow_ca.certificates_issued()
-    daemon = shop.certbaton.start()
-    until(
-        lambda: (
-            any(r.endpoint == "finalize" for r in slow_ca.requests()[-3:])
-            and "url" in shop.certbaton.journal("resumed")["pending"]
-        ),
-        "no order was finalized",
-    )
-    began = time.monotonic()
-    daemon.stop(deadline=20)
-    assert time.monotonic() - began < 3
-    assert daemon.exit_code == 0, daemon.log_tail()
-    assert shop.certbaton.journal("resumed")["pending"]["url"]
-    assert shop.certbaton.versions("resumed") == []
+    orders, finalized = len(slow_ca.seen("newOrder")), len(slow_ca.finalized)
+    issued = slow_ca.pebble.certificates_issued()
+    with signing(slow_ca):
+        daemon = shop.certbaton.start()
+        until(lambda: len(slow_ca.finalized) > finalized, "no order was finalized")
+        began = time.monotonic()
+        daemon.stop(deadline=20)
+        assert time.monotonic() - began < 3
+        assert daemon.exit_code == 0, daemon.log_tail()
+        assert shop.certbaton.journal("resumed")["pending"]["url"]
+        assert shop.certbaton.versions("resumed") == []
     with shop.certbaton.start() as again:
         until(lambda: shop.served, f"not resumed:\n{again.log_tail()}")
         assert again.running
     assert again.exit_code == 0
-    assert len([r for r in slow_ca.requests() if r.endpoint == "newOrder"]) == len(orders) + 1
-    assert slow_ca.certificates_issued() == issued + 1
+    assert len(slow_ca.seen("newOrder")) == orders + 1
+    assert slow_ca.pebble.certificates_issued() == issued + 1
 
 
 def test_a_service_that_is_not_there_yet_is_waited_for_and_holds_nobody(
@@ -323,13 +332,10 @@ def test_without_rights_one_clear_sentence_says_which_one_is_missing(calm_world:
         until(lambda: shop.served, f"it did not go on:\n{daemon.log_tail()}", 60)
 
 
-def test_the_api_server_may_be_restarted_in_the_middle(calm_world: World, slow_ca: Pebble) -> None:
+def test_the_api_server_may_be_restarted_in_the_middle(calm_world: World, slow_ca: Boulder) -> None:
     """An order is under way meanwhile: it ends in one certificate, and the watches come back."""
     shop = Shop(calm_world, "restarted", issuers=issuer(slow_ca))
-    issued = slow_ca.certificates_issued()
-
-    def finalized() -> bool:
-        return any(r.endpoint == "finalize" for r in slow_ca.requests()[-3:])
+    issued, finalized = slow_ca.pebble.certificates_issued(), len(slow_ca.finalized)
 
     def served(daemon: Process) -> bool:
         assert daemon.running, daemon.log_tail()
@@ -341,10 +347,9 @@ def test_the_api_server_may_be_restarted_in_the_middle(calm_world: World, slow_c
             return False
 
     with shop.certbaton.start() as daemon:
-        until(
-            lambda: slow_ca.certificates_issued() > issued and finalized(), "nothing was finalized"
-        )
-        calm_world.plane.restart_apiserver(kill=True)
+        with signing(slow_ca):
+            until(lambda: len(slow_ca.finalized) > finalized, "nothing was finalized")
+            calm_world.plane.restart_apiserver(kill=True)
         until(lambda: served(daemon), f"it did not go on:\n{daemon.log_tail()}", 90)
         assert "Traceback" not in daemon.log.read_text()
         # The watches live: what changes now is heard of, and put right at once.
@@ -353,7 +358,7 @@ def test_the_api_server_may_be_restarted_in_the_middle(calm_world: World, slow_c
             f"{TLS_SECRET}={NAMESPACE}/there-is-none",
         )
         until(lambda: served(daemon), f"the watch is dead:\n{daemon.log_tail()}", 60)
-    assert slow_ca.certificates_issued() == issued + 1
+    assert slow_ca.pebble.certificates_issued() == issued + 1
     assert len(shop.certbaton.versions("restarted")) == 1
 
 
