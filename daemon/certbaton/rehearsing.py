@@ -91,6 +91,9 @@ class Rehearsals:
         with self._authorities.orders.taken(directory, name) as wait:
             if wait is not None:
                 return Progress(retry_after=wait, what=no_slot(directory))
+            self._take_back(action)
+            if action.ends:
+                return Progress()
             lifetime = self._journals.lifetime(name)
             with self._authorities.outages.trying(directory, name, lifetime):
                 journal = self._journals.written(name)
@@ -120,10 +123,9 @@ class Rehearsals:
             and last.directory == action.issuer.directory
             and last.names == spec.names
         )
-        open_ = last is not None and same and last.outcome is Outcome.OPEN
-        if last is not None and open_ and last.account_url == account.url:
+        if last is not None and last.outcome is Outcome.OPEN:  # else it was taken back
             return replace(last, asked=action.asked or last.asked)
-        failed = last is not None and same and last.outcome in (Outcome.FAILED, Outcome.OPEN)
+        failed = last is not None and same and last.outcome is Outcome.FAILED
         return Rehearsal(
             action.issuer.directory,
             self._following.clock(),
@@ -189,6 +191,21 @@ class Rehearsals:
         if kind is FailureKind.CAA:
             return not self._pins(action, ca)
         return kind is FailureKind.VALIDATION
+
+    def _take_back(self, action: Rehearse) -> None:
+        """End one that is open and not the one to go on with: its answers may still be up."""
+        journal = self._journals.written(action.certificate)
+        last = journal.rehearsal
+        if last is None or last.outcome is not Outcome.OPEN:
+            return
+        account = self._cluster.store.account(last.directory)
+        ours = last.directory == action.issuer.directory and last.names == action.spec.names
+        if ours and not action.ends and account and account.url == last.account_url:
+            return
+        there = replace(action, issuer=self._authorities.issuer(last.directory))
+        if action.asked is not None and not action.ends:
+            last = replace(last, asked=None)  # the next one answers
+        self._skipped(there, journal, last, "something else is asked for now")
 
     def _passed(self, action: Rehearse, journal: Journal, rehearsal: Rehearsal) -> Progress:
         ended = replace(

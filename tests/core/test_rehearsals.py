@@ -230,9 +230,16 @@ def test_one_that_was_begun_goes_on() -> None:
 
 
 def test_one_of_names_that_are_not_asked_for_any_more_does_not() -> None:
-    """Nobody waits for it."""
+    """Nobody waits for it: it is taken back."""
     rehearsal = replace(ended(Outcome.OPEN), names=NAMES[:1])
-    assert planned(world(FRESH, None, rehearsal), SPEC).actions == ()
+    action = rehearse(planned(world(FRESH, None, rehearsal), SPEC))
+    assert action.ends and action.issuer.directory == STAGE.directory
+
+
+def test_one_where_nobody_rehearses_any_more_is_taken_back() -> None:
+    """Whoever switches rehearsals off may do so as one does not end."""
+    off = replace(SPEC, issuer=replace(SPEC.issuer, rehearsal=None))
+    assert rehearse(planned(world(FRESH, None, ended(Outcome.OPEN)), off)).ends
 
 
 def test_by_hand_no_back_off_holds_it() -> None:

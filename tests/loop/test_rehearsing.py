@@ -11,6 +11,7 @@ from certbaton import caa
 from certbaton.cluster import Kind
 from certbaton.errors import CaUnavailable, RateLimited
 from certbaton.model import (
+    CertificateSpec,
     ChallengeInfo,
     FailureKind,
     IssuerSpec,
@@ -287,3 +288,28 @@ def test_production_waits_an_hour_at_most_for_a_rehearsal_that_does_not_end(
     assert last(process).outcome is Outcome.SKIPPED
     assert world.answers == {}
     assert min(HOUR, lasts / 50) <= world.ca.issued[1].at - began < min(HOUR, lasts / 50) * 1.2
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        replace(ONE, names=("one.example", "uno.example")),
+        replace(ONE, issuer=replace(ISSUER, rehearsal=None)),
+    ],
+    ids=["names", "switched off"],
+)
+def test_one_that_is_open_is_taken_back_where_the_configuration_changes(
+    changed: CertificateSpec,
+) -> None:
+    """Its answers would stay up, and its authorizations pending at its CA."""
+    world, stage, process = after_a_failure()
+    stage.validation_time = 10 * MINUTE
+    process.turn("one")
+    url = last(process).url
+    assert url is not None and world.answers
+    stage.validation_time = timedelta(0)
+    settle(world, world.process(changed))
+    assert world.answers == {}
+    assert [order.status for order in stage.orders() if order.url == url] == ["invalid"]
+    assert last(process).outcome is not Outcome.OPEN
+    assert len(world.ca.issued) == 2

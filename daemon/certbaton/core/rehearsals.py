@@ -89,7 +89,7 @@ def by_hand(
             if each.rehearsal and _of(spec, last, each.rehearsal) is not None
         ]
         if not begun:
-            return None
+            return _taken_back(spec, last)
         stage, why, asked = begun[0], f"the rehearsal of {last.at:%FT%TZ} is open", last.asked
     else:
         return None
@@ -136,6 +136,13 @@ def _cannot_tell(
         or (account is not None and account.rolling)
         or (failure is not None and now < failure.retry_at)
     )
+
+
+def _taken_back(spec: CertificateSpec, open_: Rehearsal) -> Action:
+    """End one for other names, or at a directory that no issuer rehearses at any more."""
+    why = f"the rehearsal of {open_.at:%FT%TZ} is open, and not what is asked for now"
+    there = IssuerSpec(name=open_.directory, directory=open_.directory)
+    return Rehearse(spec.name, why, spec, there, open_.asked, ends=True)
 
 
 def _rehearse(

@@ -80,12 +80,14 @@ class Rehearse(Action):
     """
     Bring a trial order at *issuer* to the end of its validations; no certificate comes of it.
 
-    *asked* is the time of the request that it answers, where somebody asked by hand.
+    *asked* is the time of the request that it answers, where somebody asked by hand. *ends*: the
+    one that is open there is only taken back.
     """
 
     spec: CertificateSpec
     issuer: IssuerSpec
     asked: datetime | None = None
+    ends: bool = False
 
 
 @dataclass(frozen=True, slots=True)
