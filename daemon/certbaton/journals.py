@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from certbaton.ca.problems import kind_of
 from certbaton.cluster import Cluster
-from certbaton.core.limits import next_failure
+from certbaton.core.limits import next_failure, wish
 from certbaton.core.renewal import known_lifetime
 from certbaton.errors import CertbatonError, Conflict, PermanentError, RetryableError
 from certbaton.model import (
@@ -148,6 +148,8 @@ class Journals:
         kind: FailureKind,
         retry_at: datetime | None = None,
     ) -> Failure:
+        order = journal.pending
+        ours = order is not None and order.directory == directory
         return next_failure(
             message,
             journal.failures.get(directory),
@@ -157,4 +159,5 @@ class Journals:
             self._clock(),
             retry_at,
             kind,
+            wish(order.names, order.key_type, order.profile) if ours and order else "",
         )

@@ -162,6 +162,14 @@ def test_a_preferred_profile_that_is_not_listed_is_not_sent() -> None:
     assert "does not list profile 'tlsclient'; it lists classic, shortlived" in placed.notes[0]
 
 
+def test_a_ca_that_refuses_every_profile_and_none_lacks_no_required_one() -> None:
+    """That would be looked for daily, and not waited for where the configuration requires none."""
+    ca = Ca([refusal(400, "invalidProfile"), refusal(400, "invalidProfile")])
+    with pytest.raises(PermanentError, match="invalidProfile") as found:
+        place(ca, Wish(NAMES, "classic"))
+    assert not isinstance(found.value, ProfileRefused)
+
+
 def test_a_required_profile_is_never_left_out() -> None:
     """Neither where it isn't listed, without a request, nor where it is refused."""
     ca = Ca()

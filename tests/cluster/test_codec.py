@@ -67,6 +67,7 @@ journals = st.builds(
             kind=st.sampled_from(FailureKind),
             first_at=st.none() | times,
             named=st.booleans(),
+            wish=texts,
         ),
         max_size=3,
     ),
@@ -202,7 +203,7 @@ def test_the_codec_knows_every_field() -> None:
         PendingOrder: "directory account_url names key_type public_key_sha256 reason staged_at"
         " profile profile_got replaces not_after url expires finalizing certificate_url chain"
         " advised",
-        Failure: "message at count retry_at kind first_at named",
+        Failure: "message at count retry_at kind first_at named wish",
         Rehearsal: "directory at names account_url url outcome message count retry_at asked",
         OrderRecord: "at directory names advised",
         FailedValidation: "at directory name",

@@ -80,6 +80,18 @@ def test_what_is_in_the_way_is_said(place: Place) -> None:
     assert "waits until 2027-03-02 12:00:00 UTC: the CA refused" in place.output
 
 
+def test_what_failed_before_the_configuration_was_corrected_is_not_in_the_way(
+    place: Place,
+) -> None:
+    """The daemon does not wait for it either."""
+    place.version()
+    other = Failure("no such name", NOW - MINUTE, 4, NOW + DAY, wish="another")
+    directory = SPEC.issuer.directory
+    place.store.save_journal("shop", Journal(failures={directory: other}))
+    renew(place.desk, "shop")
+    assert "no such name" not in place.output
+
+
 def test_it_can_wait_for_the_new_one(place: Place) -> None:
     """Exit code 0 as soon as there is one."""
     place.version()

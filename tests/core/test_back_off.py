@@ -7,10 +7,11 @@ from datetime import timedelta
 
 import pytest
 
-from certbaton.core.limits import ca_pause, failed_rehearsal, next_failure
+from certbaton.core.limits import ca_pause, failed_rehearsal, next_failure, wish
 from certbaton.model import CaTrouble, Failure, FailureKind, Outcome, Rehearsal
 from core.build import DAY, DIRECTORY, HOUR, MINUTE, NAMES, NOW, POLICY, SECOND
 
+KEY = "RSA-2048"
 LIFETIMES = [MINUTE, 160 * HOUR, 45 * DAY, 90 * DAY]
 
 
@@ -32,6 +33,21 @@ def test_failures_in_a_row_know_when_they_began() -> None:
     assert [each.count for each in (first, second, third)] == [1, 2, 3]
     old = replace(second, first_at=None)
     assert failure(old).first_at == old.at
+
+
+def test_failures_of_another_order_are_not_in_a_row() -> None:
+    """Who corrects a name begins anew; what failed without an order counts on."""
+
+    def again(last: Failure, wished: str) -> Failure:
+        return next_failure("x", last, "shop", None, POLICY, last.at + MINUTE, wished=wished)
+
+    last = again(failure(), wish(NAMES, KEY, None))
+    assert last.count == 2
+    assert again(last, last.wish).count == again(last, "").count == 3
+    for other in (wish(NAMES[:1], KEY, None), wish(NAMES, "P-384", None), wish(NAMES, KEY, "p")):
+        found = again(last, other)
+        assert (found.count, found.first_at, found.wish) == (1, found.at, other)
+    assert wish(NAMES[::-1], KEY, None) == last.wish
 
 
 def test_the_kind_is_kept() -> None:

@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 
 from certbaton.core.issuers import choose_issuer
+from certbaton.core.limits import wish
 from certbaton.core.need import need
 from certbaton.core.renewal import fits, late_time
 from certbaton.model import (
@@ -167,6 +168,36 @@ def test_one_ca_alone_is_asked_whatever_it_did() -> None:
     assert kinds(found.actions) == []
     assert [wait.until for wait in found.waits if wait.kind is WaitKind.BACK_OFF] == [NOW + DAY]
     assert not [note for note in found.notes if "fallback" in note]
+
+
+NOW_ASKED = wish(SPEC.names, SPEC.key_type, None)
+EARLIER = wish(("typo.example",), SPEC.key_type, None)
+ABOUT: dict[str, tuple[Failure, bool]] = {
+    "these names": (replace(failed(4, waits=DAY), wish=NOW_ASKED), True),
+    "nobody knows what": (failed(4, waits=DAY), True),
+    "other names": (replace(failed(4, waits=DAY), wish=EARLIER), False),
+    "other names, of which the CA named a time": (
+        replace(failed(4, waits=DAY, named=True), wish=EARLIER), True
+    ),
+    "other names, by a limit": (
+        replace(failed(4, waits=DAY, kind=FailureKind.LIMIT), wish=EARLIER), True
+    ),
+    "other names, of a refused account": (
+        replace(failed(4, waits=DAY, kind=FailureKind.ACCOUNT), wish=EARLIER), True
+    ),
+    "a profile that is not required any more": (
+        replace(failed(4, waits=DAY, kind=FailureKind.PROFILE), wish=NOW_ASKED), False
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("failure", "holds"), ABOUT.values(), ids=ABOUT)
+def test_a_failure_holds_what_it_is_about(failure: Failure, holds: bool) -> None:
+    """Who corrects the configuration is not made to wait for a mistake that is no more."""
+    found = planned(world(DUE, failures={"first": failure}), replace(SPEC, fallbacks=()))
+    assert kinds(found.actions) == ([] if holds else ["StageOrder"])
+    elsewhere = choose_issuer(SPEC, world(LATE, failures={"first": failure}), POLICY, NOW)
+    assert elsewhere.issuer.name == ("second" if holds else "first")
 
 
 # --- what is planned -----------------------------------------------------------------------------

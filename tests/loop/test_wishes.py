@@ -131,6 +131,41 @@ def test_a_profile_that_is_required_is_looked_for_daily() -> None:
     assert version.profile_got == "tlsserver"
 
 
+@pytest.mark.parametrize(
+    "corrected",
+    [at(profile="tlsserver"), at(profile="short", profile_required=True), at()],
+    ids=["preferred", "another", "none"],
+)
+def test_a_profile_that_is_corrected_is_not_waited_for(corrected: CertificateSpec) -> None:
+    """The message says to correct it; a day later would be no answer to that."""
+    world = World(at(profile="tlsserver", profile_required=True))
+    world.ca.profiles = {"short": timedelta(days=6)}
+    world.process().turn("one")
+    process = world.process(corrected)
+    process.turn("one")
+    assert len(world.ca.issued) == 1
+    assert process.journal("one").failures == {}
+
+
+def test_a_name_that_is_corrected_is_not_waited_for() -> None:
+    """Four failures cost a day; they were another order's."""
+    world = World(replace(ONE, names=("oen.example",)))
+    world.ca.validate = lambda challenge: "no such name"
+    process = world.process()
+    for _ in range(4):
+        process.turn("one")
+        failure = process.journal("one").failures[DIRECTORY]
+        world.now = max(world.now + HOUR, failure.retry_at)
+    process.turn("one")
+    wait = process.journal("one").failures[DIRECTORY].retry_at - world.now
+    assert wait > 12 * HOUR and world.ca.issued == []
+    world.ca.validate = world.validate
+    world.process().turn("one")
+    assert world.ca.issued == []
+    world.process(ONE).turn("one")
+    assert len(world.ca.issued) == 1
+
+
 @pytest.mark.parametrize("takes", [True, False])
 def test_an_end_is_asked_for_where_the_ca_takes_it(takes: bool) -> None:
     """Where it does not, the order is placed without, at once."""

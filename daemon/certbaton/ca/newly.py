@@ -120,6 +120,8 @@ def order_with_fallbacks(
                 wish = without(wish, "replaces", f"with it the CA failed twice: {error}")
         except PermanentError as error:
             part = _to_blame(wish, error)
+            if part is None and isinstance(error, ProfileRefused) and not wish.required:
+                raise PermanentError(str(error)) from error  # it had none to lack
             if part is None:
                 raise
             wish = without(wish, part, error)

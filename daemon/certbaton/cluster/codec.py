@@ -276,6 +276,7 @@ def _write_failure(failure: Failure) -> Json:
         "kind": failure.kind,
         "firstAt": _written(failure.first_at),
         "named": failure.named,
+        "wish": failure.wish,
     }
 
 
@@ -293,6 +294,7 @@ def _failure(record: Json) -> Failure:
         kind=_one_of(FailureKind, record, "kind", FailureKind.OTHER),
         first_at=_maybe(record, "firstAt", read_time),
         named=record.get("named") is True,
+        wish=_maybe(record, "wish", str) or "",
     )
 
 

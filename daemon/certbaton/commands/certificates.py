@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 
 from certbaton.cluster.store import Store
 from certbaton.commands.desk import EXIT_FAILED, EXIT_OK, EXIT_WAITING, Desk
+from certbaton.core.limits import counts
+from certbaton.core.renewal import issuer_at
 from certbaton.errors import ConfigurationError
 from certbaton.model import (
     EVERYWHERE,
@@ -91,7 +93,13 @@ def _ask(store: Store, name: str, now: datetime) -> SecretVersion | None:
 def _tell_what_is_in_the_way(desk: Desk, spec: CertificateSpec) -> None:
     if spec.paused:
         desk.say(f"But {spec.name} is paused in the configuration: nothing is ordered until then.")
-    failure = _failure(desk.cluster.store, spec.name)
+    journal = desk.cluster.store.journal(spec.name) or Journal()
+    failures = [
+        failure
+        for directory, failure in journal.failures.items()
+        if (issuer := issuer_at(spec, directory)) is None or counts(failure, spec, issuer)
+    ]
+    failure = max(failures, key=lambda failure: failure.at, default=None)
     if failure is not None and failure.retry_at > desk.clock():
         desk.say(
             f"But the last order failed, and the next one waits until {_shown(failure.retry_at)}: "

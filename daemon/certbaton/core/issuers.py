@@ -12,8 +12,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from certbaton.core.limits import ca_pause, limit_reached
-from certbaton.core.renewal import is_late, known_lifetime, late_time, share, wanted_version
+from certbaton.core.limits import ca_pause, counts, limit_reached
+from certbaton.core.renewal import (
+    is_late,
+    issuer_at,
+    known_lifetime,
+    late_time,
+    share,
+    wanted_version,
+)
 from certbaton.model import (
     CaTrouble,
     CertificateSpec,
@@ -114,6 +121,8 @@ def standing(
     """Say how *issuer* stands with *spec* now."""
     journal = snapshot.journal
     failure = journal.failures.get(issuer.directory) if journal else None
+    if failure is not None and not counts(failure, spec, issuer):
+        failure = None
     trouble = snapshot.ca_troubles.get(issuer.directory)
     late_at = _late_at(spec, snapshot, policy, now)
     out, out_at = None, None
@@ -126,7 +135,7 @@ def standing(
         issuer,
         out,
         None if out else out_at,
-        waits_at(issuer.directory, spec.name, snapshot, policy, now),
+        waits_at(issuer.directory, spec.name, snapshot, policy, now, spec=spec),
     )
 
 
@@ -188,14 +197,19 @@ def waits_at(
     policy: Policy,
     now: datetime,
     *,
+    spec: CertificateSpec | None = None,
     needs_ca: bool = True,
 ) -> tuple[Wait, ...]:
     """
     Say what keeps *certificate* from going on at the CA at *directory* now, and until when.
 
+    *spec*: what goes on is what that asks for, and a failure of something else is none of it.
     *needs_ca* false: what is left to do asks it for nothing.
     """
     failure = snapshot.journal.failures.get(directory) if snapshot.journal else None
+    issuer = issuer_at(spec, directory) if spec else None
+    if failure is not None and spec and issuer and not counts(failure, spec, issuer):
+        failure = None
     found = []
     if failure is not None and now < failure.retry_at:
         what = f"failed {failure.count} time(s) in a row, tried again then: {failure.message}"

@@ -7,6 +7,9 @@ a CA that does not answer is in the memory of the process.
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -29,6 +32,27 @@ from certbaton.names import both_forms
 RECORDED_BEFORE, RECORDED_AFTER = timedelta(minutes=5), timedelta(hours=2)
 
 
+def wish(names: Sequence[str], key_type: str, profile: str | None) -> str:
+    """Give a short word for what of a configuration an order is made of."""
+    parts = json.dumps([sorted(names), str(key_type), profile])
+    return hashlib.sha256(parts.encode()).hexdigest()[:16]
+
+
+def counts(failure: Failure, spec: CertificateSpec, issuer: IssuerSpec) -> bool:
+    """
+    Say whether *failure* says anything of what *spec* asks of *issuer* now.
+
+    A name that was mistyped fails no order without it. What the CA holds against the account, or
+    named a time for, stands whatever is ordered.
+    """
+    general = failure.kind in (FailureKind.ACCOUNT, FailureKind.LIMIT, FailureKind.OUTAGE)
+    if general or failure.named or not failure.wish:
+        return True
+    if failure.kind is FailureKind.PROFILE and not issuer.profile_required:
+        return False
+    return failure.wish == wish(spec.names, spec.key_type, issuer.profile)
+
+
 def next_failure(
     message: str,
     last: Failure | None,
@@ -38,15 +62,19 @@ def next_failure(
     now: datetime,
     retry_at: datetime | None = None,
     kind: FailureKind = FailureKind.OTHER,
+    wished: str = "",
 ) -> Failure:
     """
     Note a failure at one CA: how often in a row, and when to try again.
 
-    *last* is the one before at the same CA. A time that the CA named (*retry_at*) is obeyed in
+    *last* is the one before at the same CA, *wished* what was ordered (`wish`): with another one
+    it begins anew. A time that the CA named (*retry_at*) is obeyed in
     full; else the back-off list counts, at most a share of the lifetime, give or take a fifth by
     hash. A CA that lacks a required profile is looked at daily, from the first time on. Outages
     (`FailureKind.OUTAGE`) are the CA's and are noted as `CaTrouble` instead.
     """
+    if last is not None and last.wish and wished and last.wish != wished:
+        last = None
     count = (last.count if last else 0) + 1
     place = (
         len(policy.back_off) if kind is FailureKind.PROFILE else min(count, len(policy.back_off))
@@ -64,6 +92,7 @@ def next_failure(
         kind,
         first_at=(last.first_at or last.at) if last else now,
         named=named,
+        wish=wished,
     )
 
 

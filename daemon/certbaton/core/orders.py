@@ -140,7 +140,13 @@ def _go_on(
             draft.waits += _next(chosen, now)
         needs_ca = pending.chain is None
         waits = waits_at(
-            pending.directory, draft.certificate, snapshot, policy, now, needs_ca=needs_ca
+            pending.directory,
+            draft.certificate,
+            snapshot,
+            policy,
+            now,
+            spec=spec if continues else None,
+            needs_ca=needs_ca,
         )
         draft.waits += waits
         if waits:

@@ -64,6 +64,7 @@ class Failure:
     What went wrong last at one CA, how many times in a row, and when it is tried again.
 
     *first_at* is that of the first of them. *named* says that the CA itself named *retry_at*.
+    *wish* stands for what was ordered (`core.limits.wish`), "" where it was no order that failed.
     """
 
     message: str
@@ -73,6 +74,7 @@ class Failure:
     kind: FailureKind = FailureKind.OTHER
     first_at: datetime | None = None
     named: bool = False
+    wish: str = ""
 
 
 @dataclass(frozen=True, slots=True)
