@@ -208,10 +208,11 @@ def test_an_identity_is_read_as_a_domain() -> None:
     assert told(found("letsencrypt.org"), identities=("LetsEncrypt.org.", "")).sentences == ()
 
 
-def test_an_account_that_is_not_known_yet() -> None:
-    """The pinned one is told all the same, and what to write later."""
+def test_an_account_that_is_not_known() -> None:
+    """``config check`` knows none: the pinned one is told, and what to write if it isn't ours."""
     (sentence,) = told(found(f"letsencrypt.org; accounturi={OTHER}"), account=None).sentences
-    assert f"for the account {OTHER} only, and which one is ours is not known yet" in sentence
+    assert f"for the account {OTHER} only, and whether that is ours is not known here" in sentence
+    assert "; unless it is, add the record" in sentence
     assert "accounturi=<our account>" in sentence
 
 
@@ -223,7 +224,7 @@ def test_a_method_that_is_not_known_is_left_alone() -> None:
 def test_a_ca_without_identities() -> None:
     """Whether it is named cannot be known; that nobody is, can."""
     (unknown,) = told(found("pki.goog"), identities=()).sentences
-    assert "whether one of them is this CA is not known" in unknown
+    assert "whether one of them is this CA is not known, without caaIdentities" in unknown
     (nobody,) = told(found(";"), identities=()).sentences
     assert "CAA at example.com lets no CA issue" in nobody
     assert told(found(), identities=()).sentences == ()

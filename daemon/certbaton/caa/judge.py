@@ -13,6 +13,9 @@ _MAX_NAMES: Final = 3
 _MAX_RECORDS: Final = 3
 _MAX_SENTENCE: Final = 1000
 
+# `config check` has no account to compare with, and who pinned the right one has nothing to mend.
+_NOT_KNOWN: Final = "and whether that is ours is not known here"
+
 
 @dataclass(frozen=True, slots=True)
 class Advice:
@@ -58,11 +61,7 @@ class _Issuer:
             found.append("with capital letters, which not every CA takes for the same")
         if grant.account is not None and grant.account != self.account:
             theirs = one_line(grant.account) or '""'
-            ours = (
-                f"and ours is {one_line(self.account)}"
-                if self.account
-                else "and which one is ours is not known yet"
-            )
+            ours = f"and ours is {one_line(self.account)}" if self.account else _NOT_KNOWN
             found.append(f"for the account {theirs} only, {ours}")
         if not self.takes(grant):
             methods = one_line(", ".join(grant.methods or ()), 80)
@@ -142,8 +141,9 @@ def _findings(found: Found, issuer: _Issuer) -> Iterable[str]:
         return
     obstacles = min((issuer.obstacles(grant) for grant in named), key=len)
     if obstacles:
+        add = "unless it is, add" if any(_NOT_KNOWN in each for each in obstacles) else "add"
         yield (
-            f"CAA at {place} names {issuer.name}, but {', and '.join(obstacles)}; add the record "
+            f"CAA at {place} names {issuer.name}, but {', and '.join(obstacles)}; {add} the record "
             f"{issuer.record(tag, named)} there"
         )
 
@@ -160,7 +160,7 @@ def _without_identity(
     else:
         yield (
             f"CAA at {place} has {_records(relevant)}, and whether one of them is this CA is not "
-            "known, as its directory has no caaIdentities: ask its operator"
+            "known, without caaIdentities of its directory's: ask its operator"
         )
 
 
