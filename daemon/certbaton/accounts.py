@@ -87,7 +87,10 @@ class Accounts:
         try:
             if wanted is not None and wanted.secret is not None:
                 return self._cluster.store.external_account(wanted.secret)
-            return self._by_email(issuer)
+            # its own server, but as much the CA's as any: without it nothing is issued there
+            return self._authorities.outages.ask(
+                issuer.directory, "externalAccount", lambda: self._by_email(issuer)
+            )
         except ConfigurationError as error:
             raise AccountRefused(str(error)) from error
 

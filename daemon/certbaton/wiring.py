@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 
 from certbaton import caa, failpoints, leaving
 from certbaton.apply import Applier
+from certbaton.ca import zerossl
 from certbaton.ca.fenced import FencedAuthority
 from certbaton.ca.order import CertificateAuthority
 from certbaton.ca.session import Directories, Session
@@ -22,7 +23,7 @@ from certbaton.ca.traffic import Traffic
 from certbaton.cluster import Cluster, Lease
 from certbaton.dealings import Dealings
 from certbaton.errors import CertbatonError
-from certbaton.model import IssuerSpec
+from certbaton.model import ExternalAccountKey, IssuerSpec
 from certbaton.observe import Observer
 from certbaton.others import OthersChallenges
 from certbaton.pki import PrivateKey
@@ -132,6 +133,7 @@ class Daemon:
             sleep=self.sleeper(over),
             patience=self.config.validation_patience,
             look_up_caa=self._look_up_caa,
+            by_email=self.external_account,
         )
         applier = Applier(
             self.cluster,
@@ -162,6 +164,10 @@ class Daemon:
             over,
             leading=self.lease.valid if self.lease is not None else (lambda: True),
         )
+
+    def external_account(self, issuer: IssuerSpec) -> ExternalAccountKey:
+        """Ask for one by e-mail address; raises what `zerossl.external_account` does."""
+        return zerossl.external_account(issuer, self.traffic)
 
     def _look_up_caa(
         self,

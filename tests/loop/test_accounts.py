@@ -121,6 +121,27 @@ def test_without_a_secret_it_comes_by_e_mail() -> None:
     assert account_of(process).external_kid == KID
 
 
+def test_an_api_that_does_not_answer_is_a_ca_that_does_not() -> None:
+    """Nothing is valid yet, so the next CA is asked at once; nobody else troubles that API."""
+    spec = bound_by(ExternalAccountSpec(api="https://api.test/eab"))
+    other = IssuerSpec("other", "https://other.test/directory")
+    world = a_bound_world(replace(spec, fallbacks=(other,)))
+    second = world.add_ca(other.directory)
+    asked: list[str] = []
+
+    def by_email(issuer: IssuerSpec) -> ExternalAccountKey:
+        asked.append(issuer.name)
+        raise CaUnavailable("no answer from api.test")
+
+    world.by_email = by_email
+    two = replace(world.specs[0], name="two", names=("two.example",), services=())
+    process = world.process(world.specs[0], two)
+    process.turn("one")
+    process.turn("two")
+    assert len(asked) == 1 and len(second.issued) == 2
+    assert process.journal("one").failures == {}
+
+
 def test_the_key_is_of_the_type_that_is_configured() -> None:
     """P-384 here."""
     issuer = IssuerSpec("lab", DIRECTORY, account_key_type=KeyType.EC_P384)

@@ -22,10 +22,11 @@ from certbaton.cluster import Cluster, FencedApi, Kind, Lease, NotLeading
 from certbaton.config import parse
 from certbaton.daemon import Turns
 from certbaton.errors import CaUnavailable, Stopping
-from certbaton.model import IssuerSpec, KeyType
+from certbaton.model import ExternalAccountSpec, IssuerSpec, KeyType
 from certbaton.pki import PrivateKey
 from certbaton.reconcile import Report
 from certbaton.wiring import Daemon
+from fakes.ca import DIRECTORY
 from fakes.kube import FakeApi
 from loop.world import INSTANCE
 
@@ -94,6 +95,22 @@ def test_after_the_signal_no_request_to_a_ca_begins() -> None:
     assert daemon.traffic.closed.wait(PATIENCE)
     with pytest.raises(Stopping, match="the process is ending"):
         daemon.sessions.connect(nobody, key, None).directory()
+
+
+def test_after_the_signal_no_external_account_is_asked_for() -> None:
+    """ZeroSSL's API is no ACME server, and its requests end as all others do."""
+    server = FakeApi()
+    daemon = a_daemon(a_lease(server), server)
+    daemon.on_signals(0, leave=lambda code: None)
+    api = ExternalAccountSpec(api="http://127.0.0.1:1/eab")
+    zero = IssuerSpec("zerossl", DIRECTORY, email="ops@example.com", external_account=api)
+    ask = daemon.reconciler._dealings.accounts._by_email
+    with pytest.raises(CaUnavailable, match="refused"):
+        ask(zero)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert daemon.traffic.closed.wait(PATIENCE)
+    with pytest.raises(Stopping, match="the process is ending"):
+        ask(zero)
 
 
 class Held:

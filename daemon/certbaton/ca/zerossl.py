@@ -13,17 +13,19 @@ from datetime import UTC, datetime
 
 from certbaton.ca.net import Net, Refused
 from certbaton.ca.problems import error_for, one_line
+from certbaton.ca.traffic import TRAFFIC, Traffic
 from certbaton.errors import AccountRefused, CaUnavailable, ConfigurationError
 from certbaton.model import ExternalAccountKey, IssuerSpec, KeyType
 from certbaton.pki import PrivateKey
 
 
-def external_account(issuer: IssuerSpec) -> ExternalAccountKey:
+def external_account(issuer: IssuerSpec, traffic: Traffic = TRAFFIC) -> ExternalAccountKey:
     """
     A new external account for *issuer*'s e-mail address, from its ``external_account.api``.
 
-    ConfigurationError without an address; AccountRefused where the API gives none for it;
-    CaUnavailable or RateLimited where it cannot be asked now, or answers nonsense.
+    The request ends with *traffic*, as all others do. ConfigurationError without an address;
+    AccountRefused where the API gives none for it; CaUnavailable or RateLimited where it cannot be
+    asked now, or answers nonsense.
     """
     api = issuer.external_account.api if issuer.external_account else None
     if api is None:
@@ -42,6 +44,7 @@ def external_account(issuer: IssuerSpec) -> ExternalAccountKey:
         timeout=issuer.timeout,
         connect_timeout=issuer.connect_timeout,
         proxy=issuer.proxy,
+        traffic=traffic,
     )
     try:
         answer = _object(net.form("externalAccount", api, {"email": issuer.email}).content)
