@@ -10,7 +10,7 @@ import pytest
 from certbaton.cluster.store import Store
 from certbaton.commands.certificates import rehearse
 from certbaton.errors import ConfigurationError
-from certbaton.model import Journal, Outcome, Rehearsal
+from certbaton.model import Failure, FailureKind, Journal, Outcome, Rehearsal
 from commands.place import LAB, NOW, SPEC, STAGING, Place
 
 MINUTE = timedelta(minutes=1)
@@ -83,6 +83,18 @@ def test_an_answer_to_an_earlier_request_is_none(place: Place) -> None:
     later: datetime = place.now
     assert rehearse(place.desk, "shop", MINUTE) == 6
     assert journal(place).rehearsal_asked == later
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_an_account_that_is_refused_there_is_an_answer(place: Place, elsewhere: bool) -> None:
+    """No rehearsal is begun then. Where orders are placed as well, it may be one of those."""
+    refused = Failure("new terms", NOW, 1, NOW + MINUTE, FailureKind.ACCOUNT)
+    place.store.save_journal("shop", Journal(failures={STAGING: refused}))
+    if elsewhere:
+        place.specs = (replace(SPEC, fallbacks=(replace(LAB, directory=STAGING),)),)
+    assert rehearse(place.desk, "shop", MINUTE) == (6 if elsewhere else 1)
+    assert ("it could not be rehearsed: new terms" in place.output) is not elsewhere
+    assert journal(place).rehearsal_asked == NOW
 
 
 def test_an_open_order_keeps_its_key(place: Place) -> None:

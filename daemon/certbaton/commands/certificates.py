@@ -151,13 +151,25 @@ def rehearse(desk: Desk, name: str, patience: timedelta) -> int:
         desk.say(f"But {name} is paused in the configuration: nothing is rehearsed until then.")
     desk.say(f"{name}: a rehearsal at {stages[0]} is asked for; waiting for the daemon.")
 
-    def answered(store: Store) -> Rehearsal | None:
-        journal = store.journal(name)
-        found = journal.rehearsal if journal is not None else None
-        return found if found is not None and _answers(found, asked) else None
+    # what fails where orders are placed as well is told of those
+    only = [each for each in stages if each not in {one.directory for one in spec.issuers}]
+
+    def answered(store: Store) -> Rehearsal | Failure | None:
+        journal = store.journal(name) or Journal()
+        found = journal.rehearsal
+        if found is not None and _answers(found, asked):
+            return found
+        failures = [journal.failures[each] for each in only if each in journal.failures]
+        return next((each for each in failures if each.retry_at > desk.clock()), None)
 
     answer = desk.wait(patience, answered)
-    if answer is None:
+    if isinstance(answer, Failure):
+        desk.say(
+            f"{name}: it could not be rehearsed: {answer.message}. That says nothing about a real "
+            f"order. The request stands, and is tried again at {_shown(answer.retry_at)}."
+        )
+        return EXIT_FAILED
+    if not isinstance(answer, Rehearsal):
         desk.say(
             f"{name}: no answer yet. The request stands: give this command again to wait on; "
             f"{WATCH}."
