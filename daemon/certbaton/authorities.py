@@ -77,8 +77,14 @@ class Authorities:
         return slept
 
 
-def issuers_of(specs: Iterable[CertificateSpec]) -> dict[str, IssuerSpec]:
-    """All issuers of *specs* by directory, those for rehearsals included."""
+def issuers_of(
+    specs: Iterable[CertificateSpec], others: Iterable[IssuerSpec] = ()
+) -> dict[str, IssuerSpec]:
+    """
+    All issuers of *specs* by directory, those for rehearsals included, and *others*.
+
+    A CA that no certificate names any more may have an order of ours, and is reached as it was.
+    """
     found: dict[str, IssuerSpec] = {}
     stages: list[IssuerSpec] = []
     for spec in specs:
@@ -86,6 +92,9 @@ def issuers_of(specs: Iterable[CertificateSpec]) -> dict[str, IssuerSpec]:
             found.setdefault(issuer.directory, issuer)
             if issuer.rehearsal is not None:
                 stages.append(issuer.rehearsal)
-    for stage in stages:  # one that issues elsewhere says more of itself there
-        found.setdefault(stage.directory, stage)
+    others = tuple(others)
+    stages += others
+    stages += [each.rehearsal for each in others if each.rehearsal is not None]
+    for each in stages:  # one that issues elsewhere says more of itself there
+        found.setdefault(each.directory, each)
     return found

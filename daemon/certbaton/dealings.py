@@ -4,7 +4,7 @@ All that a process does at CAs, put together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from certbaton import caa
@@ -16,7 +16,7 @@ from certbaton.challenges import Challenges
 from certbaton.cluster import Cluster
 from certbaton.following import Following
 from certbaton.journals import Journals
-from certbaton.model import CertificateSpec, Policy
+from certbaton.model import CertificateSpec, IssuerSpec, Policy
 from certbaton.ordering import Orders
 from certbaton.rehearsing import Rehearsals
 from certbaton.solvers import Solver
@@ -49,16 +49,18 @@ class Dealings:
         patience: timedelta = timedelta(minutes=2),
         look_up_caa: LookUpCaa = nothing_known,
         by_email: ByEmail = zerossl.external_account,
+        issuers: Iterable[IssuerSpec] = (),
     ) -> None:
         """
         *connect* gives this thread's session at a CA; *solvers* are by name, *specs* likewise.
 
-        *sleep* and *patience* are `Following`'s.
+        *sleep* and *patience* are `Following`'s; *issuers* are all that are configured, in use or
+        not.
         """
         following = Following(clock, sleep, patience)
         self.specs = specs
         self.authorities = Authorities(
-            connect, issuers_of(specs.values()), policy=policy, clock=clock
+            connect, issuers_of(specs.values(), issuers), policy=policy, clock=clock
         )
         self.journals = Journals(cluster, policy, clock)
         self.accounts = Accounts(cluster, self.authorities, by_email=by_email)

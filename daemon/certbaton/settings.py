@@ -22,6 +22,7 @@ from pydantic import (
 from certbaton.model import (
     CertificateSpec,
     Instance,
+    IssuerSpec,
     ObjectRef,
     ProbeSpec,
     RolloutWindow,
@@ -195,6 +196,10 @@ class Config(Section):
         """Give the instances that Services are to be taken away from."""
         parts = (name.split("/") for name in self.take_over_from)
         return frozenset(Instance(release, namespace) for namespace, release in parts)
+
+    def issuer_specs(self) -> tuple[IssuerSpec, ...]:
+        """Give every issuer, whether a certificate names it or not."""
+        return tuple(Issuers(self.issuers).spec(name) for name in self.issuers)
 
     def specs(self) -> tuple[CertificateSpec, ...]:
         """Give one specification a certificate, sorted by name."""

@@ -134,6 +134,7 @@ class Daemon:
             patience=self.config.validation_patience,
             look_up_caa=self._look_up_caa,
             by_email=self.external_account,
+            issuers=self.config.issuer_specs(),
         )
         applier = Applier(
             self.cluster,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from certbaton import cli
+from certbaton.cluster import Api
 from certbaton.commands import app
 from certbaton.errors import ConfigurationError
+from fakes.kube import FakeApi
 
 
 def run(*words: str) -> tuple[int, str, BaseException | None]:
@@ -57,6 +60,19 @@ def test_without_a_terminal_nobody_says_yes(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     with pytest.raises(ConfigurationError, match=r"Revoke it\? There is nobody to ask"):
         app._confirm("Revoke it?")
+
+
+def test_a_ca_that_no_certificate_names_any_more_is_reached_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What it issued is revoked there, with its roots, as long as they are configured."""
+    monkeypatch.setattr(Api, "connect", lambda kubeconfig, context: FakeApi())
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "issuers: {left: {directory: https://left.test/directory, caBundle: /etc/left.pem}}"
+    )
+    desk = app._desk(config, None, None)
+    assert desk.issuer_at("https://left.test/directory").ca_bundle == "/etc/left.pem"
 
 
 def test_no_option_takes_a_key() -> None:

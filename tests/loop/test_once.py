@@ -261,3 +261,26 @@ def test_an_order_is_followed_to_the_deadline_and_no_longer() -> None:
     assert not sleep(0)
     endless = wiring.Daemon(parse("", {}), cluster).sleeper(threading.Event())
     assert endless(0), "run has no deadline"
+
+
+UNUSED = """
+issuers:
+  left:
+    directory: https://left.test/directory
+    caBundle: /etc/certbaton/ca/left.pem
+    proxy: http://proxy.test:3128
+    rehearsal: https://stage.test/directory
+"""
+
+
+@pytest.mark.parametrize(
+    "directory", ["https://left.test/directory", "https://stage.test/directory"]
+)
+def test_a_ca_that_no_certificate_names_any_more_is_reached_as_it_was(directory: str) -> None:
+    """An order may be open there, and be awaited or dropped; without its roots it never could."""
+    cluster = Cluster(FakeApi(), Instance("certbaton", "certbaton"), [])
+    made = wiring.Daemon(parse(UNUSED, {}), cluster)
+    issuer = made.reconciler._dealings.authorities.issuer(directory)
+    assert (issuer.ca_bundle, issuer.proxy) == (
+        "/etc/certbaton/ca/left.pem", "http://proxy.test:3128"
+    )  # fmt: skip

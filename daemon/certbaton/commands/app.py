@@ -59,6 +59,7 @@ def _desk(config: Path, kubeconfig: str | None, context: str | None, *, yes: boo
         confirm=(lambda question: True) if yes else _confirm,
         clock=utc_now,
         sleep=time.sleep,
+        issuers=settings.issuer_specs(),
     )
 
 

@@ -27,7 +27,8 @@ class Desk:
     """
     One command's means; *say* prints a line, *confirm* asks a question and is told yes or no.
 
-    *connect* makes a session at a CA, *sleep* waits that many seconds.
+    *connect* makes a session at a CA, *sleep* waits that many seconds. *issuers* are all that are
+    configured, in use or not.
     """
 
     specs: tuple[CertificateSpec, ...]
@@ -37,6 +38,7 @@ class Desk:
     confirm: Callable[[str], bool]
     clock: Callable[[], datetime]
     sleep: Callable[[float], None]
+    issuers: tuple[IssuerSpec, ...] = ()
 
     def look(self) -> Store:
         """Our Secrets as they are now: a request for each 500. ClusterUnavailable and others."""
@@ -94,7 +96,7 @@ class Desk:
 
     def issuer_at(self, directory: str) -> IssuerSpec:
         """How to talk to the CA at *directory*, configured or not."""
-        for issuer in self._issuers():
+        for issuer in (*self._issuers(), *self.issuers):
             if issuer.directory == directory:
                 return issuer
         return IssuerSpec(name=directory, directory=directory)
