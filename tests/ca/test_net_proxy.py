@@ -77,12 +77,19 @@ def test_the_environment_s_proxy_is_obeyed(
     assert proxy.asked == [where(stub)]
 
 
+@pytest.mark.parametrize("variable", ["NO_PROXY", "no_proxy"])
+@pytest.mark.parametrize("exempt", ["127.0.0.1", "*,10.96.0.1"])
 def test_an_exemption_is_obeyed(
-    authority: Authority, proxy: ConnectProxy, monkeypatch: pytest.MonkeyPatch, stub: Stub
+    authority: Authority,
+    proxy: ConnectProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    stub: Stub,
+    exempt: str,
+    variable: str,
 ) -> None:
-    """NO_PROXY."""
+    """The chart writes the API server's address behind what the user wrote."""
     monkeypatch.setenv("HTTPS_PROXY", f"http://{proxy.address}")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv(variable, exempt)
     stub.url = stub.url.replace(HOST, "127.0.0.1")
     session(stub, authority).new_account()
     assert proxy.asked == []
@@ -93,7 +100,7 @@ def test_the_issuer_s_proxy_comes_before_the_environment_s(
 ) -> None:
     """Whatever that exempts: who named it for one CA meant that CA."""
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
-    monkeypatch.setenv("NO_PROXY", HOST)
+    monkeypatch.setenv("NO_PROXY", f"{HOST},*")
     session(stub, authority, f"http://{proxy.address}").new_account()
     assert proxy.asked == [where(stub)]
 

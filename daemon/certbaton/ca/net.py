@@ -114,8 +114,10 @@ class Net(client.ClientNetwork):
         self._traffic = traffic
         self._nonce_at = self._used_at = 0.0
         self.session.max_redirects = _MAX_REDIRECTS
-        self.session.mount("https://", Adapter())
-        self.session.mount("http://", _Insecure() if secure else Adapter())
+        for scheme in ("https://", "http://"):
+            self.session.mount(scheme, Adapter(exempting=proxy is None))
+        if secure:
+            self.session.mount("http://", _Insecure())
 
     def with_key(self, key: PrivateKey) -> Net:
         """Another line to the same CA, which signs with *key* and has no account."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import os
 import socket
 import ssl
 import threading
@@ -25,6 +26,7 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 from urllib3.util.ssl_ import create_urllib3_context
 
 from certbaton.ca.traffic import Running, running
+from certbaton.noproxy import exempts
 
 MAX_ANSWER: Final = 1024 * 1024
 
@@ -118,7 +120,29 @@ _ROOTS: Final = _Roots()
 
 
 class Adapter(HTTPAdapter):
-    """Connections whose answers are read under the deadline, through a proxy as well."""
+    """
+    Connections whose answers are read under the deadline, through a proxy as well.
+
+    *exempting*: what NO_PROXY names is asked directly; not so where the proxy is an issuer's own.
+    """
+
+    def __init__(self, *, exempting: bool = True) -> None:
+        super().__init__()
+        self._exempting = exempting
+
+    def send(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,
+        timeout: Any = None,
+        verify: Any = True,
+        cert: Any = None,
+        proxies: Any = None,
+    ) -> requests.Response:
+        exempt = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+        if self._exempting and exempts(exempt, str(request.url)):
+            proxies = None
+        return super().send(request, stream, timeout, verify, cert, proxies)
 
     def build_connection_pool_key_attributes(
         self, request: requests.PreparedRequest, verify: Any, cert: Any = None

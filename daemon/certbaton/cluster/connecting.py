@@ -2,7 +2,7 @@
 How the API server is reached: a kubeconfig or the pod's ServiceAccount, and through which proxy.
 
 A proxy that the kubeconfig names counts as it stands. Otherwise the environment decides
-(``HTTPS_PROXY``, ``ALL_PROXY``, ``NO_PROXY`` with names, ``.suffixes``, addresses and networks),
+(``HTTPS_PROXY``, ``ALL_PROXY``, ``NO_PROXY`` as `certbaton.noproxy` reads it),
 as with ``kubectl``; what runs on this machine itself is never reached through a proxy.
 """
 
@@ -15,9 +15,9 @@ from urllib.parse import unquote, urlsplit
 import urllib3
 from kubernetes import config
 from kubernetes.client.configuration import Configuration
-from kubernetes.client.rest import should_bypass_proxies
 
 from certbaton.errors import ConfigurationError
+from certbaton.noproxy import exempts
 
 _load_config: Any = config
 
@@ -49,11 +49,10 @@ def load(kubeconfig: str | None = None, context: str | None = None) -> Configura
         _check_proxy(configuration, configuration.proxy, f"proxy-url of {kubeconfig}")
     elif not _is_here(configuration.host):
         environment = Configuration(host=configuration.host)
-        configuration.proxy = environment.proxy
+        exempt = exempts(environment.no_proxy or "", configuration.host)
+        configuration.proxy = None if exempt else environment.proxy
         configuration.no_proxy = environment.no_proxy
-        if configuration.proxy and not should_bypass_proxies(
-            configuration.host, configuration.no_proxy or ""
-        ):
+        if configuration.proxy:
             _check_proxy(
                 configuration, configuration.proxy, "HTTPS_PROXY (or HTTP_PROXY, ALL_PROXY)"
             )
