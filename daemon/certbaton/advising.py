@@ -195,10 +195,19 @@ class CaaAdvice:
         else:
             spec, issuer = action.spec, action.issuer or action.spec.issuer
             # what was forbidden is looked at when it is placed
-            directory, first = issuer.directory, not self._cluster.store.versions(spec.name)
-            if not first or self._is_forbidden(action, directory):
+            directory = issuer.directory
+            if self._has_issued(spec, directory) or self._is_forbidden(action, directory):
                 return ()
         return self._ask(spec, issuer, None).sentences if spec and issuer else ()
+
+    def _has_issued(self, spec: CertificateSpec, directory: str) -> bool:
+        """Say whether a certificate is there of that CA's with all names of today."""
+        return any(
+            version.directory == directory
+            and version.leaf is not None
+            and set(spec.names) <= set(version.leaf.names)
+            for version in self._cluster.store.versions(spec.name)
+        )
 
     def _is_forbidden(self, action: StageOrder | AdvanceOrder, directory: str) -> bool:
         journal = self._cluster.store.journal(action.certificate)

@@ -331,6 +331,22 @@ def test_caa_records_are_looked_at_before_the_first_order_only() -> None:
     assert len(world.ca.issued) == 2
 
 
+def test_another_ca_and_another_name_have_a_first_order_too() -> None:
+    """The records may name neither: a fallback fails on the day that it is needed."""
+    other = IssuerSpec("other", "https://other.test/directory")
+    world = World(replace(ONE, fallbacks=(other,)))
+    second = world.add_ca(other.directory)
+    settle(world, renewed(world))
+    assert len(world.caa_asked) == 1
+    more = replace(world.specs[0], names=("one.example", "uno.example"))
+    settle(world, world.process(more))
+    assert world.caa_asked[1:] == [more.names]
+    world.now += 88 * DAY
+    world.ca.fail("newOrder", PermanentError("rejectedIdentifier"))
+    settle(world, world.process(more))
+    assert world.caa_asked[2:] == [more.names] and len(second.issued) == 1
+
+
 def test_caa_records_are_looked_at_after_the_ca_said_so() -> None:
     """That the CA forbids it may be explained by then."""
     world = World(ONE)
