@@ -1,5 +1,6 @@
 """Which records are found: a real name server, and what it does wrong."""
 
+import contextlib
 import socket
 import time
 from collections.abc import Iterator
@@ -208,6 +209,25 @@ def test_a_name_is_asked_for_once() -> None:
         server.rcode = dns.rcode.SERVFAIL
         assert all(found.trouble for found in look_up(["a.test", "*.a.test"], resolvers))
         assert len(server.by) == 1
+
+
+def test_a_resolver_that_is_dead_is_not_waited_for_again() -> None:
+    """Only by those questions that are under way when it is found out."""
+    names = [f"n{number}.a.test" for number in range(40)]
+    with (
+        NameServer("test").running() as good,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as dead,
+    ):
+        dead.bind(("127.0.0.1", 0))
+        resolvers = [f"127.0.0.1:{port}" for port in (dead.getsockname()[1], good.port)]
+        found = look_up(names, resolvers, deadline=60.0)
+        assert [each.trouble for each in found] == [None] * len(names)
+        dead.setblocking(False)
+        questions = 0
+        with contextlib.suppress(BlockingIOError):
+            while dead.recv(1500):
+                questions += 1
+        assert 0 < questions <= 8
 
 
 def test_the_order_of_an_answer_makes_no_difference() -> None:

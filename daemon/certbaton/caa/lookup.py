@@ -102,6 +102,8 @@ class _Asker:
         left = self._end - time.monotonic()
         if left <= 0:
             raise _Trouble("there was no time left for it")
+        # else each question of a hundred names waits for the one that is dead
+        self._resolver.nameservers = sorted(self._resolver.nameservers, key=_is_silent)
         try:
             answer = self._resolver.resolve(
                 owner,
@@ -180,7 +182,13 @@ def _resolver(resolvers: Sequence[str]) -> dns.resolver.Resolver:
 
 
 class _Server(dns.nameserver.Do53Nameserver):
-    """dnspython's own takes an answer that cannot be read for silence, and we are to tell which."""
+    """
+    dnspython's own takes an answer that cannot be read for silence, and we are to tell which.
+
+    *silent*: it did not answer the last question.
+    """
+
+    silent = False
 
     def query(
         self,
@@ -192,16 +200,27 @@ class _Server(dns.nameserver.Do53Nameserver):
         one_rr_per_rrset: bool = False,
         ignore_trailing: bool = False,
     ) -> dns.message.Message:
-        if max_size:  # dnspython's word for "by TCP"
-            return dns.query.tcp(request, self.address, timeout, self.port)
-        return dns.query.udp(
-            request,
-            self.address,
-            timeout,
-            self.port,
-            ignore_unexpected=True,
-            raise_on_truncation=True,
-        )
+        silent = False
+        try:
+            if max_size:  # dnspython's word for "by TCP"
+                return dns.query.tcp(request, self.address, timeout, self.port)
+            return dns.query.udp(
+                request,
+                self.address,
+                timeout,
+                self.port,
+                ignore_unexpected=True,
+                raise_on_truncation=True,
+            )
+        except dns.exception.Timeout:
+            silent = True
+            raise
+        finally:
+            self.silent = silent
+
+
+def _is_silent(server: object) -> bool:
+    return isinstance(server, _Server) and server.silent
 
 
 def _address(written: str) -> tuple[str, int]:
