@@ -12,6 +12,7 @@ from datetime import timedelta
 
 from certbaton.authorities import Authorities
 from certbaton.ca import zerossl
+from certbaton.ca.accounts import check
 from certbaton.ca.order import CertificateAuthority
 from certbaton.cluster import Cluster
 from certbaton.errors import (
@@ -86,7 +87,10 @@ class Accounts:
         wanted = issuer.external_account
         try:
             if wanted is not None and wanted.secret is not None:
-                return self._cluster.store.external_account(wanted.secret)
+                found = self._cluster.store.external_account(wanted.secret)
+                namespace = self._cluster.store.account_secret(issuer.directory).namespace
+                check(found, f"Secret {namespace}/{wanted.secret}")
+                return found
             # its own server, but as much the CA's as any: without it nothing is issued there
             return self._authorities.outages.ask(
                 issuer.directory, "externalAccount", lambda: self._by_email(issuer)

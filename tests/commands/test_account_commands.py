@@ -62,6 +62,13 @@ def test_show_says_what_is_wrong_with_it(place: Place) -> None:
     assert "the CA does not know it" in place.output
 
 
+def test_show_before_the_ca_knows_it(place: Place) -> None:
+    """There is nothing to back up, and what keeps the daemon from it is said elsewhere."""
+    place.store.create_account(DIRECTORY, key())
+    assert accounts.show(place.desk, "lab") == 0
+    assert "before its first order" in place.said[-1] and "certbaton plan" in place.said[-1]
+
+
 def test_show_before_there_is_an_account(place: Place) -> None:
     """No fault: the daemon makes it when it is needed."""
     assert accounts.show(place.desk, "lab") == 0

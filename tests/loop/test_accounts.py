@@ -105,6 +105,18 @@ def test_a_missing_secret_is_told_and_looked_for_again() -> None:
     assert world.named("one") is not None
 
 
+def test_a_secret_that_binds_nothing_is_told_by_its_name() -> None:
+    """Without what it holds; and another CA is asked at once, as where there is none."""
+    world = a_bound_world(bound_by(ExternalAccountSpec(secret="eab")))
+    add_secret(world, hmac="not base64 !")
+    process = world.process()
+    (message,) = process.turn("one").failed
+    assert message.startswith("Secret certbaton/eab: the external account needs")
+    assert "base64 !" not in message
+    assert process.journal("one").failures[DIRECTORY].kind is FailureKind.ACCOUNT
+    assert "newAccount" not in world.ca.calls
+
+
 def test_without_a_secret_it_comes_by_e_mail() -> None:
     """Once, when the account is made."""
     world = a_bound_world(bound_by(ExternalAccountSpec(api="https://api.test/eab")))

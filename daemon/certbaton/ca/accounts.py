@@ -23,6 +23,17 @@ from certbaton.pki import PrivateKey
 _HMAC_KEY: Final = re.compile(r"[A-Za-z0-9_-]+={0,2}")
 
 
+def check(external: ExternalAccountKey, where: str = "") -> None:
+    """ConfigurationError, without any of it, where *external*, read from *where*, binds nothing."""
+    hmac_key = "".join(external.hmac_key.split())
+    if not external.kid.strip() or not _HMAC_KEY.fullmatch(hmac_key):
+        raise ConfigurationError(
+            "the external account needs a key identifier (kid) and an HMAC key (hmacKey) in "
+            "base64url, both as the CA shows them",
+            where=where,
+        )
+
+
 def bind(account_key: JWK, external: ExternalAccountKey, url: str) -> Mapping[str, object]:
     """
     The ``externalAccountBinding`` of *account_key* for newAccount at *url* (section 7.3.4).
@@ -30,12 +41,8 @@ def bind(account_key: JWK, external: ExternalAccountKey, url: str) -> Mapping[st
     ConfigurationError, without any of it, where the HMAC key is not base64url: the library would
     pass over what it cannot read, and the CA speak of a wrong signature.
     """
+    check(external)
     hmac_key = "".join(external.hmac_key.split())
-    if not external.kid.strip() or not _HMAC_KEY.fullmatch(hmac_key):
-        raise ConfigurationError(
-            "the external account needs a key identifier (kid) and an HMAC key (hmacKey) in "
-            "base64url, both as the CA shows them"
-        )
     return dict(
         messages.ExternalAccountBinding.from_data(
             account_public_key=account_key.public_key(),

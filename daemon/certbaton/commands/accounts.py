@@ -51,7 +51,9 @@ def show(desk: Desk, name: str) -> int:
     if well:
         terms = desk.connect(issuer, key, account.url).directory().terms_of_service
         desk.say(f"terms       {terms or '(none)'}")
-    if account.rolling:
+    if account.url is None:
+        desk.say("The daemon makes it before its first order; `certbaton plan` says what it is at.")
+    elif account.rolling:
         desk.say("Its key is being changed; the daemon brings that to its end.")
     elif well:
         desk.say("Nothing is to be done. `certbaton account export` makes a backup.")
