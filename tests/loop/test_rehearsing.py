@@ -15,9 +15,11 @@ from certbaton.model import (
     ChallengeInfo,
     FailureKind,
     IssuerSpec,
+    KeyType,
     Outcome,
     Rehearsal,
 )
+from certbaton.pki import PrivateKey
 from fakes.ca import DIRECTORY, FakeCa
 from loop.world import DAY, MINUTE, SECOND, Process, World, a_spec, settle
 
@@ -312,4 +314,20 @@ def test_one_that_is_open_is_taken_back_where_the_configuration_changes(
     assert world.answers == {}
     assert [order.status for order in stage.orders() if order.url == url] == ["invalid"]
     assert last(process).outcome is not Outcome.OPEN
+    assert len(world.ca.issued) == 2
+
+
+def test_one_that_is_open_on_another_account_is_begun_anew() -> None:
+    """Somebody imported one; that one cannot go on with the order of the one before."""
+    world, stage, process = after_a_failure()
+    stage.validation_time = 10 * MINUTE
+    process.turn("one")
+    first, store = last(process), process.cluster.store
+    key = PrivateKey.generate(KeyType.EC_P256)
+    url = stage.connect(STAGING, key, None).new_account()
+    store.import_account(STAGE, key, url, replacing=True)
+    stage.validation_time = timedelta(0)
+    settle(world, process)
+    assert (last(process).outcome, last(process).account_url) == (Outcome.PASSED, url)
+    assert last(process).url != first.url and world.answers == {}
     assert len(world.ca.issued) == 2
