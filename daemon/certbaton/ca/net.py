@@ -301,7 +301,8 @@ class Net(client.ClientNetwork):
             return CaUnavailable(f"{what}: {BAD_ISSUER_PROXY}")
         if get_environ_proxies(url).keys() - {"no"}:
             return CaUnavailable(f"{what}: {BAD_PROXY}")
-        words = f"{what}: {one_line(url)!r} is no URL that can be asked, or leads to one that isn't"
+        # not the URL: it may hold a password as well
+        words = f"{what}: not a URL that can be asked, nor one that leads to such, at {_host(url)}"
         return CaUnavailable(words)
 
 
