@@ -100,6 +100,15 @@ class Issuance:
             finalizing=self.intend,
         )
 
+    def becomes(self, status: str) -> OrderInfo:
+        """Wait until the order is in *status*, however long a CA takes on a busy machine."""
+        for _ in range(120):
+            self.world.sleep(0.5)
+            info = self.ca.order(self.order.url)
+            if info.status == status:
+                return info
+        raise AssertionError(f"the order is {info.status}, and not {status}")
+
     def finish(self) -> Issued:
         """Advance to the end, and look at what came."""
         outcome = self.advance()
@@ -280,12 +289,10 @@ class AdvanceContract:
         world.publish([challenge])
         issuance.ca.answer(challenge)
         issuance.ca.answer(challenge)
-        world.sleep(1)
         csr = pki.make_csr(issuance.key, issuance.names)
-        ready = issuance.ca.order(issuance.order.url)
-        assert ready.status == "ready"
+        ready = issuance.becomes("ready")
         issuance.ca.finalize(ready, csr)
-        world.sleep(1)
+        issuance.becomes("valid")
         assert issuance.ca.finalize(ready, csr).status == "valid"
         issuance.finish()
         assert world.issued() == before + 1

@@ -17,7 +17,7 @@ from certbaton.pki import PrivateKey
 KEY = PrivateKey.generate(KeyType.EC_P256)
 CSR = pki.make_csr(PrivateKey.generate(KeyType.EC_P256), ("a.example.com",))
 TOKEN = "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0"
-CHAIN = b"-----BEGIN CERTIFICATE-----\n"
+CHAIN = b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 
 
 class Ca:

@@ -120,10 +120,11 @@ def test_alternates_without_end_are_not_followed(stub: Stub) -> None:
 
 def test_a_first_chain_that_is_rubbish_is_handed_on(stub: Stub) -> None:
     """What came is looked at before it is stored, and there it is told."""
-    stub.reply("/cert", served(stub, "rubbish"))
-    assert connect(stub, "Long root").download(f"{stub.url}/cert") == "rubbish"
+    rubbish = "-----BEGIN CERTIFICATE-----\nrubbish\n-----END CERTIFICATE-----\n"
+    stub.reply("/cert", served(stub, rubbish))
+    assert connect(stub, "Long root").download(f"{stub.url}/cert") == rubbish
     with pytest.raises(PermanentError):
-        normalise_chain("rubbish")
+        normalise_chain(rubbish)
 
 
 # --- renewal information -----------------------------------------------------------------

@@ -85,8 +85,15 @@ def stub() -> Iterator[Stub]:
 
     server.directory = lambda **others: usual(**more, **others)  # type: ignore[method-assign]
     server.reply("/newOrder", json_reply(server, 201, {}, Location=f"{server.url}/order"))
+    server.fallback = _chain
     yield server
     server.stop()
+
+
+def _chain(handler: Handler) -> bool:
+    if handler.path == "/certificate":
+        handler.answer(200, CHAIN.encode(), Replay_Nonce=handler.stub.nonce())
+    return handler.path == "/certificate"
 
 
 def connect(stub: Stub) -> Session:

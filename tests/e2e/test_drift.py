@@ -165,7 +165,7 @@ def test_drift_is_told_with_the_name_of_who_did_it_and_put_back_after_a_pause(
         running.wait(lambda: running.named("synced") == ours, "it was not put back")
         # what the API server stamps has whole seconds
         pause = FIRST_PAUSE_S * 2**done
-        assert pause - 1 <= time.monotonic() - changed < pause + 8
+        assert pause - 1 <= time.monotonic() - changed < pause + 20
         noted = running.certbaton.journal("synced")["drift"]["shop/synced"]
         assert noted["rounds"] == done + 1
 

@@ -183,11 +183,11 @@ def test_an_answer_of_more_than_a_mebibyte_is_not_read(
 
 def test_a_slow_answer_ends_at_the_deadline(boulder: Boulder, answers: Answers) -> None:
     """However steadily it trickles."""
-    client = Client(boulder, answers, timeout=timedelta(seconds=1))
+    client = Client(boulder, answers, timeout=timedelta(seconds=3))
     rule = boulder.rewrite("newOrder", trickle=0.1)
     begun = time.monotonic()
     assert isinstance(refused(lambda: client.order("slow.example.com")), CaUnavailable)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20
     assert rule.hits == 1
     client.settle("slow.example.com")
     assert len(boulder.orders()) == 1

@@ -21,7 +21,7 @@ from certbaton.reconcile import Reconciler, Report
 from certbaton.schedule import TURN_DEADLINE, Scheduler
 
 LONG = timedelta(hours=1)
-PATIENCE = 10.0
+PATIENCE = 30.0
 
 
 class Turns:

@@ -179,7 +179,7 @@ class Place:
         yield
         self._tell = lambda version: None
 
-    def wait_stored(self, each: int, *, timeout: float = 60.0) -> None:
+    def wait_stored(self, each: int, *, timeout: float = 120.0) -> None:
         """Wait until of each certificate so many versions were stored."""
         until(
             lambda: all(self.stored(name) >= each for name in self._certificates),
@@ -204,7 +204,7 @@ class Place:
 
 
 def until(
-    condition: Callable[[], Any], trouble: str | Callable[[], str], timeout: float = 30.0
+    condition: Callable[[], Any], trouble: str | Callable[[], str], timeout: float = 90.0
 ) -> None:
     """Wait until *condition* gives something true."""
     end = time.monotonic() + timeout

@@ -7,9 +7,10 @@ as were stored, and no limit of Let's Encrypt's was hit (leaving the block fails
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,7 +40,7 @@ class Site:
         """One more CA."""
         folder = self._folder / name
         folder.mkdir()
-        profiles = {"short": 10, "long": 7_776_000}
+        profiles = {"middle": 24, "long": 7_776_000}
         behind = self._stack.enter_context(
             Pebble(folder, http_port=self.port, profiles=profiles, **pebble)
         )
@@ -86,6 +87,10 @@ CUTS: tuple[tuple[str, Literal["before", "after"]], ...] = (
 )
 
 
+# What is left of a chain where a connection ends that says of no answer how long it is.
+HALF = b"-----BEGIN CERTIFICATE-----\nMIIBQzCB66ADAgECAgUAh2VD\n"
+
+
 def cut(kind: str, when: Literal["before", "after"]) -> Fault:
     """Twice; the CA has done what it was asked for, where it is *after*."""
     return lambda ca: ca.cut(kind, when, times=2)
@@ -100,6 +105,9 @@ FAULTS: Mapping[str, Fault] = {
     "429 with a date": lambda ca: ca.answer("newOrder", 429, "rateLimited", retry_after=After(2)),
     "busy": lambda ca: ca.answer("newOrder", 503, "rateLimited", retry_after=1, times=3),
     "a proxy's page": lambda ca: ca.answer("*", 502, page=b"<html>", times=3),
+    "a page in place of the chain": lambda ca: ca.rewrite("certificate", body=b"<html>", times=3),
+    "half of the chain": lambda ca: ca.rewrite("certificate", body=HALF, times=3),
+    "no nonces to be had": lambda ca: ca.answer("newNonce", 404, "malformed", times=3),
     "409 at finalize": lambda ca: ca.answer("finalize", 409, "conflict", times=2),
     "a slow trickle": lambda ca: ca.rewrite("order", trickle=0.001, times=4),
     "orders that are signed for seconds": lambda ca: setattr(ca.ways, "processing", 3 * SECOND),
@@ -176,6 +184,82 @@ def test_the_next_ca_is_asked_at_once(fault: Fault, site: Site) -> None:
         place.wait_stored(1)
     assert not site.ca.finalized
     assert place.stored() == len(second.finalized) == len(NAMES)
+
+
+def test_a_replacement_whose_answer_was_lost_is_no_second_one(site: Site) -> None:
+    """Its order is open at the CA, which refuses another: the same one is asked for without."""
+    place = site.place(certificates={"one": {}})
+    place.issuers["ca"]["renewalInfo"] = True
+    with place.running():
+        place.wait_stored(1)
+    site.ca.advise("past")
+    lost = site.ca.cut("newOrder", "after", times=1)
+    with place.running():
+        place.wait_stored(2)
+    assert lost.hits == 1
+    assert 409 in [each.status for each in site.ca.seen("newOrder")]
+    assert place.stored() == len(site.ca.finalized)
+
+
+REFUSED: Mapping[str, Fault] = {
+    "429": lambda ca: ca.answer("renewalInfo", 429, "rateLimited", retry_after=86400, times=None),
+    "503": lambda ca: ca.answer("renewalInfo", 503, retry_after=After(86400), times=None),
+    "404": lambda ca: ca.advise("absent"),
+    "in a day": lambda ca: ca.advise("future", retry_after=86400),
+}
+
+
+@pytest.mark.parametrize("fault", REFUSED.values(), ids=list(REFUSED))
+def test_renewal_information_that_is_not_to_be_had_holds_nothing_up(
+    fault: Fault, site: Site
+) -> None:
+    """Its Retry-After is for itself: the certificate is renewed before it ends."""
+    place = site.place(certificates={"one": {}})
+    place.issuers["ca"] |= {"renewalInfo": True, "profile": "middle"}
+    fault(site.ca)
+    with place.running():
+        place.wait_stored(2)
+        one, two = (version.leaf for version in place.versions("one")[-2:])
+    assert one is not None
+    assert two is not None
+    assert two.not_before < one.not_after
+    assert site.ca.counts()["renewalInfo"]
+    assert place.stored() == len(site.ca.finalized)
+
+
+def test_an_external_account_is_used_once_though_the_answer_is_lost(site: Site) -> None:
+    """The account is found by its key, and the CA is not asked to bind a second one."""
+    keys = {"kid-1": base64.urlsafe_b64encode(b"k" * 48).decode()}
+    ca = site.another("bound", external_accounts=keys)
+    place = site.place(ca, certificates={"one": {"issuers": ["second"]}})
+    place.issuers["second"]["externalAccount"] = {"secretName": "eab"}
+    place.add_secret("eab", kid="kid-1", hmacKey=keys["kid-1"])
+    lost = ca.cut("newAccount", "after", times=1)
+    with place.running():
+        place.wait_stored(1)
+    assert lost.hits == 1
+    assert place.stored() == len(ca.finalized) == 1
+
+
+def test_orders_that_ran_out_are_made_anew(site: Site) -> None:
+    """The CA knows nothing of them any more, and nothing was signed."""
+    ca, place = site.ca, site.place()
+    ca.ways.order_life = SECOND
+    held = ca.answer("challenge", 503, times=None)
+
+    def under_way() -> bool:
+        now = datetime.now(UTC)
+        ends = [order.expires for order in ca.orders() if order.expires is not None]
+        return any(now <= end < now + 3600 * SECOND for end in ends)
+
+    with place.running():
+        until(lambda: 404 in [each.status for each in ca.seen("order")], "none has run out")
+        ca.ways.order_life = None
+        # one that is cut short just now would run out while it is signed
+        until(lambda: not under_way(), "there are always others")
+        held.stop()
+        place.wait_stored(1)
+    assert place.stored() == len(ca.finalized) == len(NAMES)
 
 
 def test_an_order_that_may_be_signed_is_waited_for(site: Site) -> None:

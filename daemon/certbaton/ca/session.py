@@ -15,7 +15,6 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, TypeAlias
-from urllib.parse import urljoin
 
 import requests
 from cryptography import x509
@@ -23,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from certbaton.ca.accounts import bind, key_change, not_bound
 from certbaton.ca.answers import (
+    absolute,
     base64url,
     json_object,
     location,
@@ -237,7 +237,9 @@ class Session:
         roots = [root_of(chain)]
         for link in links(response.headers, "alternate")[:_MOST_ALTERNATES]:
             try:
-                other = read_chain(self._post("certificate", urljoin(response.url, link), None))
+                other = read_chain(
+                    self._post("certificate", absolute(response, link, "certificate"), None)
+                )
             except CertbatonError as error:
                 roots.append(str(error))
                 continue
@@ -305,7 +307,8 @@ class Session:
         try:
             net.signed("revokeCert", url, payload, new_nonce, with_key=certificate_key is not None)
         except Refused as refused:
-            error = error_for("revokeCert", refused.problem, datetime.now(UTC))
+            request = refused.request or "revokeCert"
+            error = error_for(request, refused.problem, datetime.now(UTC))
             if not isinstance(error, AlreadyRevoked):
                 raise error from refused
 
@@ -328,7 +331,9 @@ class Session:
         try:
             return self._net.signed(what, url, payload, new_nonce_url, with_key=with_key)
         except Refused as refused:
-            raise error_for(what, refused.problem, datetime.now(UTC)) from refused
+            raise error_for(
+                refused.request or what, refused.problem, datetime.now(UTC)
+            ) from refused
 
     def _resource(self, name: str) -> str:
         resources = self._current().resources
