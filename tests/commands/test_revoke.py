@@ -79,6 +79,41 @@ def test_when_no_service_names_it_any_more_the_same_command_revokes_it(place: Pl
     assert place.signed_by == [account.url]
 
 
+def test_given_again_it_goes_on_with_what_it_began(place: Place) -> None:
+    """And not with the successor, which is the newest by then: that one has to be named."""
+    account = place.account()
+    version = place.version()
+    place.point(version)
+    assert revoke(place.desk, Request("shop", "superseded")) == 6
+    successor = place.version(begins=NOW)
+    place.point(successor)
+    for _ in range(2):
+        assert revoke(place.desk, Request("shop", "superseded")) == 0
+        assert place.revoked() == {hash_of(version): "superseded"}
+        assert f"--secret {successor.ref.name}" in place.output
+    assert version.ref.name in place.asked[-1]
+    assert successor.ref.name not in place.asked[-1]
+    assert place.signed_by == [account.url] * 2
+    assert place.seen(successor).revoked is None
+    named = Request("shop", "superseded", secret=successor.ref.name, now=True)
+    assert revoke(place.desk, named) == 0
+    assert hash_of(successor) in place.revoked()
+
+
+def test_a_leaked_key_that_the_ca_was_not_told_of_is_told_the_next_time(place: Place) -> None:
+    """Though the daemon has replaced it meanwhile; another reason is for the one served now."""
+    place.account()
+    leaked = key()
+    old, version = place.version(of=leaked, begins=NOW - 30 * DAY), place.version(of=leaked)
+    place.ca.fail("revokeCert", CaUnavailable("no answer"), CaUnavailable("no answer"))
+    assert revoke(place.desk, Request("shop", "keyCompromise")) == 1
+    successor = place.version(begins=NOW)
+    assert revoke(place.desk, Request("shop", "keyCompromise")) == 0
+    assert place.revoked().keys() == {hash_of(old), hash_of(version)}
+    assert revoke(place.desk, Request("shop", "superseded")) == 0
+    assert place.revoked()[hash_of(successor)] == "superseded"
+
+
 def test_it_can_wait_for_the_handover(place: Place) -> None:
     """And revokes then."""
     place.account()

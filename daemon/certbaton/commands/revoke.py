@@ -30,9 +30,10 @@ class Request:
     """
     What is to be revoked, and how.
 
-    *secret* names one version; without it, the newest of *certificate*. *with_certificate_key*
-    signs with the certificate's own key, and not the account's. *now* tells the CA although
-    Services still name it; else *patience* is for how long to wait until none does.
+    *secret* names one version; without it, those of *certificate* that are noted for *reason*
+    already, or else the newest. *with_certificate_key* signs with the certificate's own key, and
+    not the account's. *now* tells the CA although Services still name it; else *patience* is for
+    how long to wait until none does.
     """
 
     certificate: str
@@ -92,13 +93,23 @@ def _chosen(desk: Desk, request: Request) -> list[SecretVersion]:
             )
         if chosen not in valid:
             return []
+        wanted = [chosen]
     else:
-        chosen = newest(found, now) or (valid[-1] if valid else None)
-        if chosen is None:
-            return []
+        # Given again, it goes on with what it began: the newest is its successor by now.
+        wanted = [each for each in valid if each.revoked and each.revoked.reason == request.reason]
+        following = newest(found, now)
+        if wanted and following is not None:
+            desk.say(
+                f"{', '.join(each.ref.name for each in wanted)}: this goes on with what was noted "
+                f"before. {following.ref.name} came after it and stays; --secret "
+                f"{following.ref.name} is for that one."
+            )
+        elif not wanted:
+            wanted = [following] if following is not None else valid[-1:]
     if request.reason != COMPROMISED:
-        return [chosen]
-    return [each for each in valid if _key_of(each) == _key_of(chosen)]
+        return wanted
+    keys = {_key_of(each) for each in wanted}
+    return [each for each in valid if _key_of(each) in keys]
 
 
 def _key_of(version: SecretVersion) -> str:
