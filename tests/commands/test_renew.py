@@ -89,6 +89,25 @@ def test_it_can_wait_for_the_new_one(place: Place) -> None:
     assert f"{new.ref.name} is there, valid until" in place.said[-1]
 
 
+def test_without_a_certificate_it_waits_for_the_one_that_is_ordered_anyway(place: Place) -> None:
+    """That none is there is no success; what is in the way of the first one is said too."""
+    spent = place.version(begins=NOW - 100 * DAY)
+
+    def daemon(store: object) -> None:
+        if place.now == NOW + MINUTE:
+            place.version(begins=NOW)
+
+    place.daemon = daemon
+    failure = Failure("the CA was away", NOW - DAY, 1, NOW + MINUTE)
+    place.store.save_journal("shop", Journal(failures={"d": failure}))
+    assert renew(place.desk, "shop", MINUTE / 2) == 6
+    assert "the CA was away" in place.output
+    place.now = NOW
+    assert renew(place.desk, "shop", 10 * MINUTE) == 0
+    assert place.now == NOW + MINUTE
+    assert place.seen(spent).renew_asked is None
+
+
 def test_waiting_ends_with_6_and_the_wish_stands(place: Place) -> None:
     """The daemon may be away."""
     version = place.version()

@@ -56,7 +56,10 @@ def renew(desk: Desk, name: str, patience: timedelta | None = None) -> int:
             f"{name} has no valid certificate that could be renewed: the daemon orders one without "
             f"being asked; {WATCH}."
         )
-        return EXIT_OK
+        _tell_what_is_in_the_way(desk, spec)
+        if patience is None:
+            return EXIT_OK
+        return _await_renewal(desk, name, known, asked, patience)
     if version.renew_asked == asked:
         desk.say(f"{name}: renewal is asked for, in place of {version.ref.name}.")
     else:
