@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import stat
 from datetime import timedelta
 from pathlib import Path
@@ -222,31 +221,6 @@ def test_cert_managers_secret_is_read_where_it_lies(place: Place) -> None:
     with pytest.raises(ConfigurationError, match=r"letsencrypt-account: tls\.key") as caught:
         accounts.from_secret(place.desk, str(ref))
     assert "S3CRET" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "S3CRET",
-        "{S3CRET",
-        '{"S3CRET": 1}',
-        '{"kty": "RSA", "n": "AQAB", "e": "AQAB", "d": "S3CRET"}',
-        json.dumps({"kind": keyfile.KIND, "key": "S3CRET"}),
-        json.dumps({"kind": keyfile.KIND, "key": None}),
-        "-----BEGIN PRIVATE KEY-----\nS3CRET\n-----END PRIVATE KEY-----",
-    ],
-)
-def test_a_file_that_is_no_key_is_told_by_its_name_and_not_quoted(
-    tmp_path: Path, text: str
-) -> None:
-    """Nor is there a cause that would."""
-    file = tmp_path / "key"
-    file.write_text(text)
-    with pytest.raises(ConfigurationError, match=str(file)) as caught:
-        keyfile.load(file)
-    assert "S3CRET" not in str(caught.value)
-    assert caught.value.__context__ is None
 
 
 # --- deactivate ------------------------------------------------------------------------

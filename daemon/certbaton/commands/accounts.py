@@ -140,7 +140,7 @@ def import_(desk: Desk, name: str, kept: Kept, *, replacing: bool = False) -> in
     if kept.directory is not None and kept.directory != issuer.directory:
         raise ConfigurationError(
             f"the backup is of an account at {kept.directory}, and issuer {issuer.name} is at "
-            f"{issuer.directory}"
+            f"{issuer.directory}; name the issuer whose account it is"
         )
     store = desk.look()
     there = store.account(issuer.directory)
