@@ -22,6 +22,7 @@ from pydantic import (
 from certbaton.model import (
     CertificateSpec,
     Instance,
+    IssuerSpec,
     ObjectRef,
     ProbeSpec,
     RolloutWindow,
@@ -201,6 +202,11 @@ class Config(Section):
         return tuple(
             sorted((self._spec(item) for item in self.certificates), key=lambda spec: spec.name)
         )
+
+    def issuer_specs(self) -> tuple[IssuerSpec, ...]:
+        """Give all issuers, also those that no certificate uses, as they stand there."""
+        issuers = Issuers(self.issuers)
+        return tuple(issuers.spec(name) for name in self.issuers)
 
     def _spec(self, item: CertificateConfig) -> CertificateSpec:
         issuers = [Issuers(self.issuers).spec(name) for name in item.issuer_names]

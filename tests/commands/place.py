@@ -63,6 +63,7 @@ class Place:
         self.daemon: Callable[[Store], object] = lambda store: None
         self.signed_by: list[str | None] = []
         self.specs = (SPEC,)
+        self.issuers: tuple[IssuerSpec, ...] = (LAB,)
 
     @property
     def desk(self) -> Desk:
@@ -70,6 +71,7 @@ class Place:
         targets = {service.ref for spec in self.specs for service in spec.services}
         return Desk(
             self.specs,
+            self.issuers,
             Cluster(self.hands, INSTANCE, targets),
             connect=self._connect,
             say=self.said.append,

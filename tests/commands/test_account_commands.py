@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from certbaton.commands.keyfile import Kept
 from certbaton.errors import CaUnavailable, ConfigurationError, PermanentError
 from certbaton.model import Account, KeyType, ObjectRef
 from certbaton.pki import PrivateKey
-from commands.place import NOW, Place, key
+from commands.place import LAB, NOW, SPEC, Place, key
 from fakes.ca import DIRECTORY
 
 MINUTE = timedelta(minutes=1)
@@ -94,6 +95,18 @@ def test_an_issuer_is_known_by_name_directory_or_as_a_rehearsal(place: Place) ->
     assert desk.issuer("lab-staging").directory == "https://staging.ca.test/directory"
     with pytest.raises(ConfigurationError, match=r"'lap'.*there are the issuers lab, lab-staging"):
         desk.issuer("lap")
+
+
+def test_an_account_that_no_certificate_needs_any_more_can_be_given_up(place: Place) -> None:
+    """The issuer still stands in the configuration; only the daemon has no turn for it."""
+    place.account()
+    place.specs = (replace(SPEC, issuer=replace(LAB, name="next", directory="https://next.test")),)
+    with pytest.raises(PermanentError, match="no certificate uses issuer lab"):
+        accounts.roll_key(place.desk, "lab", MINUTE)
+    assert not there(place).rolling
+    assert accounts.show(place.desk, "lab") == 0
+    assert accounts.deactivate(place.desk, "lab") == 0
+    assert "the certificates that use this issuer: none" in place.asked[-1]
 
 
 # --- export and import -----------------------------------------------------------------

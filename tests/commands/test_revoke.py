@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from certbaton.commands.revoke import Request, revoke
 from certbaton.errors import CaUnavailable, ConfigurationError
 from certbaton.model import Revocation
-from commands.place import DAY, NOW, Place, hash_of, key
+from commands.place import DAY, LAB, NOW, SPEC, Place, hash_of, key
+from fakes.ca import DIRECTORY
 
 MINUTE = timedelta(minutes=1)
 
@@ -82,9 +84,12 @@ def test_when_no_service_names_it_any_more_the_same_command_revokes_it(place: Pl
 def test_given_again_it_goes_on_with_what_it_began(place: Place) -> None:
     """And not with the successor, which is the newest by then: that one has to be named."""
     account = place.account()
-    version = place.version()
+    older, version = place.version(begins=NOW - 60 * DAY), place.version()
     place.point(version)
-    assert revoke(place.desk, Request("shop", "superseded")) == 6
+    for _ in range(2):
+        assert revoke(place.desk, Request("shop", "superseded")) == 6
+    assert older.ref.name not in place.output
+    assert place.seen(older).revoked is None
     successor = place.version(begins=NOW)
     place.point(successor)
     for _ in range(2):
@@ -202,6 +207,24 @@ def test_a_certificate_that_left_the_configuration_can_be_revoked(place: Place) 
     assert revoke(place.desk, Request("gone", "cessationOfOperation")) == 0
     assert place.revoked() == {hash_of(version): "cessationOfOperation"}
     assert "not configured any more" in place.output
+
+
+def test_a_ca_that_was_left_is_talked_to_as_it_is_configured(place: Place) -> None:
+    """By its own bundle and proxy, though no certificate uses that issuer any more."""
+    place.account()
+    version = place.version()
+    place.issuers = (replace(LAB, ca_bundle="/private.pem"),)
+    place.specs = (replace(SPEC, issuer=replace(LAB, name="next", directory="https://next.test")),)
+    assert place.desk.issuer_at(DIRECTORY) == place.issuers[0]
+    place.ca.fail("revokeCert", CaUnavailable("no answer"))
+    assert revoke(place.desk, Request("shop", "keyCompromise")) == 1
+    assert "name it there again" not in place.output
+    assert revoke(place.desk, Request("shop", "keyCompromise")) == 0
+    assert place.revoked() == {hash_of(version): "keyCompromise"}
+    place.issuers = ()
+    place.ca.fail("revokeCert", CaUnavailable("no answer"))
+    assert revoke(place.desk, Request("shop", "keyCompromise")) == 1
+    assert f"No issuer of the configuration is at {DIRECTORY}" in place.output
 
 
 def test_slips_are_told_and_touch_nothing(place: Place) -> None:

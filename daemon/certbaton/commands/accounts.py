@@ -227,6 +227,11 @@ def roll_key(desk: Desk, name: str, patience: timedelta) -> int:
     done, 6 still under way.
     """
     issuer = desk.issuer(name)
+    if not desk.turns_for(issuer):
+        raise PermanentError(
+            f"no certificate uses issuer {issuer.name}, so the daemon would not change the key of "
+            "its account; let one use it, or `certbaton account deactivate`"
+        )
     store = desk.look()
     account, key = _present(store, issuer)
     if account.url is None:

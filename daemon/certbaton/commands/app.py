@@ -53,6 +53,7 @@ def _desk(config: Path, kubeconfig: str | None, context: str | None, *, yes: boo
     )
     return Desk(
         specs,
+        settings.issuer_specs(),
         cluster,
         connect=Session,
         say=typer.echo,

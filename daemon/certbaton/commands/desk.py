@@ -25,12 +25,14 @@ _TRIES: Final = 5
 @dataclass(frozen=True)
 class Desk:
     """
-    One command's means; *say* prints a line, *confirm* asks a question and is told yes or no.
+    One command's means: *specs* and *issuers* are all that the configuration has.
 
-    *connect* makes a session at a CA, *sleep* waits that many seconds.
+    *connect* makes a session at a CA; *say* prints a line, *confirm* asks a question and is told
+    yes or no; *sleep* waits that many seconds.
     """
 
     specs: tuple[CertificateSpec, ...]
+    issuers: tuple[IssuerSpec, ...]
     cluster: Cluster
     connect: Callable[[IssuerSpec, PrivateKey, str | None], CertificateAuthority]
     say: Callable[[str], None]
@@ -89,7 +91,7 @@ class Desk:
                 return issuer
         names = (issuer.name for issuer in known)
         raise ConfigurationError(
-            f"no certificate uses an issuer {name!r}; {_there_are('issuers', names)}"
+            f"no issuer {name!r} is configured; {_there_are('issuers', names)}"
         )
 
     def issuer_at(self, directory: str) -> IssuerSpec:
@@ -98,6 +100,16 @@ class Desk:
             if issuer.directory == directory:
                 return issuer
         return IssuerSpec(name=directory, directory=directory)
+
+    def configured(self, directory: str) -> bool:
+        """Say whether the configuration tells how to talk to the CA at *directory*."""
+        return directory in {issuer.directory for issuer in self._issuers()}
+
+    def turns_for(self, issuer: IssuerSpec) -> bool:
+        """Say whether the daemon has turns that look after an account there."""
+        used = [each for spec in self.specs for each in spec.issuers]
+        used += [each.rehearsal for each in used if each.rehearsal is not None]
+        return issuer.directory in {each.directory for each in used}
 
     def users_of(self, issuer: IssuerSpec) -> list[str]:
         """The certificates that may be ordered there, by name."""
@@ -108,9 +120,10 @@ class Desk:
         )
 
     def _issuers(self) -> list[IssuerSpec]:
-        """All that certificates use, and their rehearsals; those of a configured name first."""
+        """All that are configured, and their rehearsals; those of a configured name first."""
         used = [issuer for spec in self.specs for issuer in spec.issuers]
-        return used + [issuer.rehearsal for issuer in used if issuer.rehearsal is not None]
+        known = [*used, *self.issuers]  # a certificate's own, where several are one CA
+        return known + [issuer.rehearsal for issuer in known if issuer.rehearsal is not None]
 
 
 def _there_are(what: str, names: Iterable[str]) -> str:

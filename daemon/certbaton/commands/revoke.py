@@ -98,7 +98,7 @@ def _chosen(desk: Desk, request: Request) -> list[SecretVersion]:
         # Given again, it goes on with what it began: the newest is its successor by now.
         wanted = [each for each in valid if each.revoked and each.revoked.reason == request.reason]
         following = newest(found, now)
-        if wanted and following is not None:
+        if wanted and following is not None and found.index(following) > found.index(wanted[-1]):
             desk.say(
                 f"{', '.join(each.ref.name for each in wanted)}: this goes on with what was noted "
                 f"before. {following.ref.name} came after it and stays; --secret "
@@ -151,6 +151,11 @@ def _at_the_ca(desk: Desk, request: Request, versions: list[SecretVersion]) -> i
         except CertbatonError as error:
             failed += 1
             desk.say(f"{version.ref.name}: not revoked: {error}")
+            if not desk.configured(version.directory):
+                desk.say(
+                    f"No issuer of the configuration is at {version.directory} any more; if it "
+                    "needs a caBundle or a proxy, name it there again."
+                )
         else:
             desk.say(f"{version.ref.name}: revoked at {version.directory}, signed by {how}.")
     if failed:
