@@ -20,6 +20,7 @@ from certbaton.model import (
     KeyType,
     ObjectRef,
     PendingOrder,
+    Policy,
     SecretVersion,
     ServiceSpec,
 )
@@ -72,6 +73,7 @@ class Place:
         return Desk(
             self.specs,
             self.issuers,
+            Policy(),
             Cluster(self.hands, INSTANCE, targets),
             connect=self._connect,
             say=self.said.append,

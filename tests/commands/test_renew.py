@@ -80,6 +80,18 @@ def test_what_is_in_the_way_is_said(place: Place) -> None:
     assert "waits until 2027-03-02 12:00:00 UTC: the CA refused" in place.output
 
 
+def test_a_limit_of_our_own_that_is_in_the_way_is_said(place: Place) -> None:
+    """As the daemon reckons it: the fifth certificate for the same names in a week waits."""
+    place.version(begins=NOW - DAY)
+    for days in (2, 3, 4):
+        renew(place.desk, "shop")
+        assert "orderLimit" not in place.output
+        place.version(begins=NOW - days * DAY)
+    renew(place.desk, "shop")
+    assert "But the next order waits until 2027-03-04 12:00:00 UTC: 4 certificates" in place.output
+    assert "policy.orderLimit" in place.output
+
+
 def test_it_can_wait_for_the_new_one(place: Place) -> None:
     """Exit code 0 as soon as there is one."""
     place.version()

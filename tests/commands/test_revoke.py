@@ -209,6 +209,19 @@ def test_a_certificate_that_left_the_configuration_can_be_revoked(place: Place) 
     assert "not configured any more" in place.output
 
 
+def test_what_keeps_the_successor_from_coming_is_said(place: Place) -> None:
+    """Somebody has to know that this one goes on being served; not where another is there."""
+    place.account()
+    version = place.version()
+    place.specs = (replace(SPEC, paused=True),)
+    assert revoke(place.desk, Request("shop", "keyCompromise")) == 0
+    assert "shop is paused in the configuration" in place.output
+    place.said.clear()
+    place.version(begins=NOW)
+    assert revoke(place.desk, Request("shop", "keyCompromise", secret=version.ref.name)) == 0
+    assert "paused" not in place.output
+
+
 def test_a_ca_that_was_left_is_talked_to_as_it_is_configured(place: Place) -> None:
     """By its own bundle and proxy, though no certificate uses that issuer any more."""
     place.account()

@@ -54,6 +54,7 @@ def _desk(config: Path, kubeconfig: str | None, context: str | None, *, yes: boo
     return Desk(
         specs,
         settings.issuer_specs(),
+        settings.policy.policy(),
         cluster,
         connect=Session,
         say=typer.echo,

@@ -11,7 +11,7 @@ from certbaton.ca.order import CertificateAuthority
 from certbaton.cluster import Cluster
 from certbaton.cluster.store import Store
 from certbaton.errors import ClusterUnavailable, ConfigurationError, Conflict
-from certbaton.model import CertificateSpec, IssuerSpec
+from certbaton.model import CertificateSpec, IssuerSpec, Policy
 from certbaton.pki import PrivateKey
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ _TRIES: Final = 5
 @dataclass(frozen=True)
 class Desk:
     """
-    One command's means: *specs* and *issuers* are all that the configuration has.
+    One command's means: *specs*, *issuers* and *policy* are those of the configuration.
 
     *connect* makes a session at a CA; *say* prints a line, *confirm* asks a question and is told
     yes or no; *sleep* waits that many seconds.
@@ -33,6 +33,7 @@ class Desk:
 
     specs: tuple[CertificateSpec, ...]
     issuers: tuple[IssuerSpec, ...]
+    policy: Policy
     cluster: Cluster
     connect: Callable[[IssuerSpec, PrivateKey, str | None], CertificateAuthority]
     say: Callable[[str], None]

@@ -16,7 +16,7 @@ from typing import Final
 
 from certbaton.ca.session import REVOCATION_REASONS
 from certbaton.cluster.store import Store
-from certbaton.commands.certificates import newest
+from certbaton.commands.certificates import newest, tell_what_is_in_the_way
 from certbaton.commands.desk import EXIT_FAILED, EXIT_OK, EXIT_WAITING, Desk
 from certbaton.errors import CertbatonError, ConfigurationError, PermanentError
 from certbaton.model import ObjectRef, Revocation, SecretVersion
@@ -62,8 +62,11 @@ def revoke(desk: Desk, request: Request) -> int:
         return EXIT_FAILED
     for version in versions:
         desk.attempt(partial(_intend, ref=version.ref, request=request, now=desk.clock()))
-    if any(spec.name == request.certificate for spec in desk.specs):
+    spec = next((each for each in desk.specs if each.name == request.certificate), None)
+    if spec is not None:
         desk.say(f"{names}: noted; the daemon obtains another certificate, and hands it over.")
+        if newest(desk.look().versions(spec.name), desk.clock()) is None:
+            tell_what_is_in_the_way(desk, spec)
     else:
         desk.say(
             f"{names}: noted, but {request.certificate} is not configured any more, so nobody "
