@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from certbaton.commands.revoke import Request, revoke
-from certbaton.errors import CaUnavailable, ConfigurationError
+from certbaton.errors import AccountMissing, AccountRefused, CaUnavailable, ConfigurationError
 from certbaton.model import Revocation
 from commands.place import DAY, LAB, NOW, SPEC, Place, hash_of, key
 from fakes.ca import DIRECTORY
@@ -207,6 +207,25 @@ def test_a_certificate_that_left_the_configuration_can_be_revoked(place: Place) 
     assert revoke(place.desk, Request("gone", "cessationOfOperation")) == 0
     assert place.revoked() == {hash_of(version): "cessationOfOperation"}
     assert "not configured any more" in place.output
+
+
+@pytest.mark.parametrize("error", [AccountMissing("gone"), AccountRefused("deactivated")])
+def test_without_the_account_there_is_the_certificates_own_key(
+    place: Place, error: Exception
+) -> None:
+    """Told, and not done by itself: of the CA's record it makes a compromised key."""
+    place.account()
+    version = place.version()
+    place.ca.fail("revokeCert", error)
+    assert revoke(place.desk, Request("shop", "superseded")) == 1
+    assert "--with-certificate-key does it without the account" in place.output
+    own = Request("shop", "superseded", with_certificate_key=True)
+    assert revoke(place.desk, own) == 0
+    assert place.revoked() == {hash_of(version): "superseded"}
+    place.ca.fail("revokeCert", CaUnavailable("no answer"))
+    place.said.clear()
+    assert revoke(place.desk, Request("shop", "superseded")) == 1
+    assert "--with-certificate-key" not in place.output
 
 
 def test_what_keeps_the_successor_from_coming_is_said(place: Place) -> None:

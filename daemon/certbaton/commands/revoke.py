@@ -18,7 +18,13 @@ from certbaton.ca.session import REVOCATION_REASONS
 from certbaton.cluster.store import Store
 from certbaton.commands.certificates import newest, tell_what_is_in_the_way
 from certbaton.commands.desk import EXIT_FAILED, EXIT_OK, EXIT_WAITING, Desk
-from certbaton.errors import CertbatonError, ConfigurationError, PermanentError
+from certbaton.errors import (
+    AccountMissing,
+    AccountRefused,
+    CertbatonError,
+    ConfigurationError,
+    PermanentError,
+)
 from certbaton.model import ObjectRef, Revocation, SecretVersion
 from certbaton.pki import PrivateKey
 
@@ -154,6 +160,11 @@ def _at_the_ca(desk: Desk, request: Request, versions: list[SecretVersion]) -> i
         except CertbatonError as error:
             failed += 1
             desk.say(f"{version.ref.name}: not revoked: {error}")
+            if isinstance(error, AccountMissing | AccountRefused):
+                desk.say(
+                    "--with-certificate-key does it without the account; Let's Encrypt then "
+                    "records keyCompromise, whatever the reason."
+                )
             if not desk.configured(version.directory):
                 desk.say(
                     f"No issuer of the configuration is at {version.directory} any more; if it "
