@@ -197,15 +197,16 @@ class Config(Section):
         parts = (name.split("/") for name in self.take_over_from)
         return frozenset(Instance(release, namespace) for namespace, release in parts)
 
-    def issuer_specs(self) -> tuple[IssuerSpec, ...]:
-        """Give every issuer, whether a certificate names it or not."""
-        return tuple(Issuers(self.issuers).spec(name) for name in self.issuers)
-
     def specs(self) -> tuple[CertificateSpec, ...]:
         """Give one specification a certificate, sorted by name."""
         return tuple(
             sorted((self._spec(item) for item in self.certificates), key=lambda spec: spec.name)
         )
+
+    def issuer_specs(self) -> tuple[IssuerSpec, ...]:
+        """Give all issuers, also those that no certificate uses, as they stand there."""
+        issuers = Issuers(self.issuers)
+        return tuple(issuers.spec(name) for name in self.issuers)
 
     def _spec(self, item: CertificateConfig) -> CertificateSpec:
         issuers = [Issuers(self.issuers).spec(name) for name in item.issuer_names]

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator
 
 from certbaton.model import KeyType
-from certbaton.names import to_ascii
+from certbaton.names import both_forms, to_ascii
 from certbaton.settings_fields import (
     CERTIFICATE_NAME,
     DNS_NAME,
@@ -30,6 +30,8 @@ from certbaton.settings_fields import (
 
 # As many as Let's Encrypt takes in one certificate; no CA of the table takes more.
 MAX_NAMES = 100
+# What separates labels, as people type it (RFC 3490 section 3.1).
+DOTS = (".", "\u3002", "\uff0e", "\uff61")
 
 
 class ProbeConfig(Section):
@@ -60,11 +62,11 @@ class ServiceConfig(Section):
 
 
 def _dns_name(value: object) -> str:
-    name = as_text(value).lower()
+    name = as_text(value)  # to_ascii folds its case: not each letter's is Python's
     said = shown(value)
     if "://" in name or "/" in name:
         raise ValueError(f"{said} is an address of a page; write the name alone")
-    if name.endswith("."):
+    if name.endswith(DOTS):
         raise ValueError(f"{said} ends in a dot; leave it out")
     if "*" in name.removeprefix("*."):
         raise ValueError(f"{said}: a * can only be the whole first label, as in *.a.example")
@@ -115,6 +117,11 @@ def _ip_address(value: object) -> str:
         ) from None
     if isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None:
         raise ValueError(f"{shown(written)} has a zone, which means something on one machine only")
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        # CAs put the IPv4 address into the certificate, which then is not what was ordered
+        raise ValueError(
+            f"{shown(written)} is an IPv4 address in an IPv6 form; write {address.ipv4_mapped}"
+        )
     return str(address)
 
 
@@ -186,5 +193,5 @@ class CertificateConfig(Section):
     def _once_each(cls, names: list[str]) -> list[str]:
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"{name!r} stands there twice")
+                raise ValueError(f"{both_forms(name)!r} stands there twice")
         return names

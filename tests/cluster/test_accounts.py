@@ -212,11 +212,42 @@ def test_an_import_brings_a_lost_key_back(api: FakeApi, store: Store) -> None:
     assert (store.account_key(DIRECTORY), store.problems()) == (mine, ())
 
 
-def test_an_import_waits_for_a_roll_over(store: Store) -> None:
-    """The CA may know the next key only: it must not be lost."""
-    store.stage_next_key(known(store, key()), key())
-    with pytest.raises(PermanentError, match="being changed"):
-        store.import_account(DIRECTORY, key(), None, replacing=True)
+def test_an_import_waits_for_a_roll_over_unless_told_not_to(api: FakeApi, store: Store) -> None:
+    """
+    The CA may know the next key only: it must not be lost. An account that is dead in the middle
+    of it can be replaced all the same, and both keys are kept then.
+    """
+    old, following, mine = key(), key(), key()
+    staged = store.stage_next_key(known(store, old), following)
+    for each, replacing in ((mine, False), (old, True), (following, True)):
+        with pytest.raises(PermanentError, match="being changed"):
+            store.import_account(DIRECTORY, each, OTHER_URL, replacing=replacing)
+    account = store.import_account(DIRECTORY, mine, OTHER_URL, replacing=True)
+    assert (account.rolling, account.url) == (False, OTHER_URL)
+    assert reader(api).account(DIRECTORY) == account
+    assert reader(api).account_key(DIRECTORY) == mine
+    previous = {
+        PrivateKey.load(text) for name, text in entries(api).items() if name.startswith("previous.")
+    }
+    assert previous == {old, following}
+    with pytest.raises(Conflict):
+        store.promote_next_key(staged)
+
+
+def test_an_import_takes_the_place_of_a_key_that_cannot_be_read(api: FakeApi, store: Store) -> None:
+    """As the sentence about that key says; what lay there is kept, whatever it is."""
+    mine = key()
+    known(store, mine)
+    (ref,) = api.all(Kind.SECRET)
+    api.merge(Kind.SECRET, ref, {"data": {"tls.key": "Z2FyYmxlZA=="}})
+    store.cache.relist()
+    with pytest.raises(PermanentError, match="import --replace"):
+        store.account_key(DIRECTORY)
+    with pytest.raises(PermanentError, match="--replace"):
+        store.import_account(DIRECTORY, mine, ACCOUNT_URL)
+    store.import_account(DIRECTORY, mine, ACCOUNT_URL, replacing=True)
+    assert (store.account_key(DIRECTORY), store.problems()) == (mine, ())
+    assert "garbled" in entries(api).values()
 
 
 def test_an_import_over_what_changed_is_a_conflict(api: FakeApi, store: Store) -> None:

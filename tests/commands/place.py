@@ -20,6 +20,7 @@ from certbaton.model import (
     KeyType,
     ObjectRef,
     PendingOrder,
+    Policy,
     SecretVersion,
     ServiceSpec,
 )
@@ -63,6 +64,7 @@ class Place:
         self.daemon: Callable[[Store], object] = lambda store: None
         self.signed_by: list[str | None] = []
         self.specs = (SPEC,)
+        self.issuers: tuple[IssuerSpec, ...] = (LAB,)
 
     @property
     def desk(self) -> Desk:
@@ -70,6 +72,8 @@ class Place:
         targets = {service.ref for spec in self.specs for service in spec.services}
         return Desk(
             self.specs,
+            self.issuers,
+            Policy(),
             Cluster(self.hands, INSTANCE, targets),
             connect=self._connect,
             say=self.said.append,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import stat
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from certbaton.commands.keyfile import Kept
 from certbaton.errors import CaUnavailable, ConfigurationError, PermanentError
 from certbaton.model import Account, KeyType, ObjectRef
 from certbaton.pki import PrivateKey
-from commands.place import NOW, Place, key
+from commands.place import LAB, NOW, SPEC, Place, key
 from fakes.ca import DIRECTORY
 
 MINUTE = timedelta(minutes=1)
@@ -59,7 +59,18 @@ def test_show_says_what_is_wrong_with_it(place: Place) -> None:
     assert "the account is deactivated" in place.output
     place.ca.forget()
     assert accounts.show(place.desk, "lab") == 1
-    assert "the CA does not know it" in place.output
+    assert "the CA does not know it: the daemon makes it anew" in place.output
+
+
+def test_show_makes_no_alarm_of_a_key_that_the_ca_has_changed_already(place: Place) -> None:
+    """Before the daemon has noted it: nothing is made anew."""
+    old, new = key(), key()
+    account = place.store.stage_next_key(place.account(old), new)
+    place.ca.session(old, account.url).change_key(new)
+    assert accounts.show(place.desk, "lab") == 1
+    assert "the next one may be the account's by now" in place.output
+    assert "anew" not in place.output
+    assert "the daemon brings that to its end" in place.said[-1]
 
 
 def test_show_before_the_ca_knows_it(place: Place) -> None:
@@ -91,6 +102,18 @@ def test_an_issuer_is_known_by_name_directory_or_as_a_rehearsal(place: Place) ->
     assert desk.issuer("lab-staging").directory == "https://staging.ca.test/directory"
     with pytest.raises(ConfigurationError, match=r"'lap'.*there are the issuers lab, lab-staging"):
         desk.issuer("lap")
+
+
+def test_an_account_that_no_certificate_needs_any_more_can_be_given_up(place: Place) -> None:
+    """The issuer still stands in the configuration; only the daemon has no turn for it."""
+    place.account()
+    place.specs = (replace(SPEC, issuer=replace(LAB, name="next", directory="https://next.test")),)
+    with pytest.raises(PermanentError, match="no certificate uses issuer lab"):
+        accounts.roll_key(place.desk, "lab", MINUTE)
+    assert not there(place).rolling
+    assert accounts.show(place.desk, "lab") == 0
+    assert accounts.deactivate(place.desk, "lab") == 0
+    assert "the certificates that use this issuer: none" in place.asked[-1]
 
 
 # --- export and import -----------------------------------------------------------------
@@ -220,31 +243,6 @@ def test_cert_managers_secret_is_read_where_it_lies(place: Place) -> None:
     assert "S3CRET" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "S3CRET",
-        "{S3CRET",
-        '{"S3CRET": 1}',
-        '{"kty": "RSA", "n": "AQAB", "e": "AQAB", "d": "S3CRET"}',
-        json.dumps({"kind": keyfile.KIND, "key": "S3CRET"}),
-        json.dumps({"kind": keyfile.KIND, "key": None}),
-        "-----BEGIN PRIVATE KEY-----\nS3CRET\n-----END PRIVATE KEY-----",
-    ],
-)
-def test_a_file_that_is_no_key_is_told_by_its_name_and_not_quoted(
-    tmp_path: Path, text: str
-) -> None:
-    """Nor is there a cause that would."""
-    file = tmp_path / "key"
-    file.write_text(text)
-    with pytest.raises(ConfigurationError, match=str(file)) as caught:
-        keyfile.load(file)
-    assert "S3CRET" not in str(caught.value)
-    assert caught.value.__context__ is None
-
-
 # --- deactivate ------------------------------------------------------------------------
 
 
@@ -349,6 +347,43 @@ def test_a_ca_without_key_changes_is_told_before_anything_is_stored(place: Place
     assert not there(place).rolling
 
 
+def test_no_change_is_begun_for_an_account_that_the_ca_does_not_take(place: Place) -> None:
+    """It could not end, and nothing else could be done to that account meanwhile."""
+    account = place.account()
+    place.ca.deactivate_account(str(account.url))
+    with pytest.raises(PermanentError, match=r"cannot be changed now.*deactivated"):
+        accounts.roll_key(place.desk, "lab", MINUTE)
+    place.ca.forget()
+    with pytest.raises(PermanentError, match=r"cannot be changed now.*does not know it"):
+        accounts.roll_key(place.desk, "lab", MINUTE)
+    assert not there(place).rolling
+
+
+def test_an_account_that_is_dead_while_its_key_is_changed_is_replaced(place: Place) -> None:
+    """By --replace, as the CA's refusal is answered; that there is such a way is said before."""
+    account = place.store.stage_next_key(place.account(), key())
+    place.ca.deactivate_account(str(account.url))
+    new = key()
+    url = place.ca.session(new).new_account()
+    with pytest.raises(PermanentError, match="or with --replace"):
+        accounts.import_(place.desk, "lab", Kept(new))
+    assert accounts.import_(place.desk, "lab", Kept(new), replacing=True) == 0
+    assert (there(place).url, there(place).rolling) == (url, False)
+    assert place.store.account_key(DIRECTORY) == new
+
+
+def test_a_key_that_cannot_be_read_is_restored(place: Place) -> None:
+    """From the backup, with --replace, as is said."""
+    mine = key()
+    place.account(mine)
+    ref = place.store.account_secret(DIRECTORY)
+    place.api.merge(Kind.SECRET, ref, {"data": {"tls.key": "Z2FyYmxlZA=="}})
+    with pytest.raises(PermanentError, match="account import --replace"):
+        accounts.import_(place.desk, "lab", Kept(mine))
+    assert accounts.import_(place.desk, "lab", Kept(mine), replacing=True) == 0
+    assert accounts.show(place.desk, "lab") == 0
+
+
 def test_without_an_account_there_is_no_key_to_change(place: Place) -> None:
     """Nor one to export or give up."""
     none = pytest.raises(PermanentError, match="issuer lab has no account yet")
@@ -362,8 +397,10 @@ def test_without_an_account_there_is_no_key_to_change(place: Place) -> None:
 
 def test_nothing_else_is_done_to_an_account_whose_key_is_being_changed(place: Place) -> None:
     """The next key may be the only one that the CA knows."""
-    place.store.stage_next_key(place.account(), key())
-    with pytest.raises(PermanentError, match="being changed"):
-        accounts.import_(place.desk, "lab", Kept(key()), replacing=True)
+    mine = key()
+    place.store.stage_next_key(place.account(mine), key())
+    for kept, replacing in ((key(), False), (mine, True)):
+        with pytest.raises(PermanentError, match="being changed"):
+            accounts.import_(place.desk, "lab", Kept(kept), replacing=replacing)
     with pytest.raises(PermanentError, match="being changed"):
         accounts.deactivate(place.desk, "lab")

@@ -92,6 +92,18 @@ def test_what_failed_before_the_configuration_was_corrected_is_not_in_the_way(
     assert "no such name" not in place.output
 
 
+def test_a_limit_of_our_own_that_is_in_the_way_is_said(place: Place) -> None:
+    """As the daemon reckons it: the fifth certificate for the same names in a week waits."""
+    place.version(begins=NOW - DAY)
+    for days in (2, 3, 4):
+        renew(place.desk, "shop")
+        assert "orderLimit" not in place.output
+        place.version(begins=NOW - days * DAY)
+    renew(place.desk, "shop")
+    assert "But the next order waits until 2027-03-04 12:00:00 UTC: 4 certificates" in place.output
+    assert "policy.orderLimit" in place.output
+
+
 def test_it_can_wait_for_the_new_one(place: Place) -> None:
     """Exit code 0 as soon as there is one."""
     place.version()
@@ -99,6 +111,25 @@ def test_it_can_wait_for_the_new_one(place: Place) -> None:
     assert renew(place.desk, "shop", 10 * MINUTE) == 0
     (_, new) = place.store.versions("shop")
     assert f"{new.ref.name} is there, valid until" in place.said[-1]
+
+
+def test_without_a_certificate_it_waits_for_the_one_that_is_ordered_anyway(place: Place) -> None:
+    """That none is there is no success; what is in the way of the first one is said too."""
+    spent = place.version(begins=NOW - 100 * DAY)
+
+    def daemon(store: object) -> None:
+        if place.now == NOW + MINUTE:
+            place.version(begins=NOW)
+
+    place.daemon = daemon
+    failure = Failure("the CA was away", NOW - DAY, 1, NOW + MINUTE)
+    place.store.save_journal("shop", Journal(failures={"d": failure}))
+    assert renew(place.desk, "shop", MINUTE / 2) == 6
+    assert "the CA was away" in place.output
+    place.now = NOW
+    assert renew(place.desk, "shop", 10 * MINUTE) == 0
+    assert place.now == NOW + MINUTE
+    assert place.seen(spent).renew_asked is None
 
 
 def test_waiting_ends_with_6_and_the_wish_stands(place: Place) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from certbaton.commands.revoke import Request, revoke
-from certbaton.errors import CaUnavailable, ConfigurationError
+from certbaton.errors import AccountMissing, AccountRefused, CaUnavailable, ConfigurationError
 from certbaton.model import Revocation
-from commands.place import DAY, NOW, Place, hash_of, key
+from commands.place import DAY, LAB, NOW, SPEC, Place, hash_of, key
+from fakes.ca import DIRECTORY
 
 MINUTE = timedelta(minutes=1)
 
@@ -77,6 +79,44 @@ def test_when_no_service_names_it_any_more_the_same_command_revokes_it(place: Pl
     assert place.revoked() == {hash_of(version): "superseded"}
     assert place.seen(version).revoked == Revocation(NOW, "superseded")
     assert place.signed_by == [account.url]
+
+
+def test_given_again_it_goes_on_with_what_it_began(place: Place) -> None:
+    """And not with the successor, which is the newest by then: that one has to be named."""
+    account = place.account()
+    older, version = place.version(begins=NOW - 60 * DAY), place.version()
+    place.point(version)
+    for _ in range(2):
+        assert revoke(place.desk, Request("shop", "superseded")) == 6
+    assert older.ref.name not in place.output
+    assert place.seen(older).revoked is None
+    successor = place.version(begins=NOW)
+    place.point(successor)
+    for _ in range(2):
+        assert revoke(place.desk, Request("shop", "superseded")) == 0
+        assert place.revoked() == {hash_of(version): "superseded"}
+        assert f"--secret {successor.ref.name}" in place.output
+    assert version.ref.name in place.asked[-1]
+    assert successor.ref.name not in place.asked[-1]
+    assert place.signed_by == [account.url] * 2
+    assert place.seen(successor).revoked is None
+    named = Request("shop", "superseded", secret=successor.ref.name, now=True)
+    assert revoke(place.desk, named) == 0
+    assert hash_of(successor) in place.revoked()
+
+
+def test_a_leaked_key_that_the_ca_was_not_told_of_is_told_the_next_time(place: Place) -> None:
+    """Though the daemon has replaced it meanwhile; another reason is for the one served now."""
+    place.account()
+    leaked = key()
+    old, version = place.version(of=leaked, begins=NOW - 30 * DAY), place.version(of=leaked)
+    place.ca.fail("revokeCert", CaUnavailable("no answer"), CaUnavailable("no answer"))
+    assert revoke(place.desk, Request("shop", "keyCompromise")) == 1
+    successor = place.version(begins=NOW)
+    assert revoke(place.desk, Request("shop", "keyCompromise")) == 0
+    assert place.revoked().keys() == {hash_of(old), hash_of(version)}
+    assert revoke(place.desk, Request("shop", "superseded")) == 0
+    assert place.revoked()[hash_of(successor)] == "superseded"
 
 
 def test_it_can_wait_for_the_handover(place: Place) -> None:
@@ -167,6 +207,56 @@ def test_a_certificate_that_left_the_configuration_can_be_revoked(place: Place) 
     assert revoke(place.desk, Request("gone", "cessationOfOperation")) == 0
     assert place.revoked() == {hash_of(version): "cessationOfOperation"}
     assert "not configured any more" in place.output
+
+
+@pytest.mark.parametrize("error", [AccountMissing("gone"), AccountRefused("deactivated")])
+def test_without_the_account_there_is_the_certificates_own_key(
+    place: Place, error: Exception
+) -> None:
+    """Told, and not done by itself: of the CA's record it makes a compromised key."""
+    place.account()
+    version = place.version()
+    place.ca.fail("revokeCert", error)
+    assert revoke(place.desk, Request("shop", "superseded")) == 1
+    assert "--with-certificate-key does it without the account" in place.output
+    own = Request("shop", "superseded", with_certificate_key=True)
+    assert revoke(place.desk, own) == 0
+    assert place.revoked() == {hash_of(version): "superseded"}
+    place.ca.fail("revokeCert", CaUnavailable("no answer"))
+    place.said.clear()
+    assert revoke(place.desk, Request("shop", "superseded")) == 1
+    assert "--with-certificate-key" not in place.output
+
+
+def test_what_keeps_the_successor_from_coming_is_said(place: Place) -> None:
+    """Somebody has to know that this one goes on being served; not where another is there."""
+    place.account()
+    version = place.version()
+    place.specs = (replace(SPEC, paused=True),)
+    assert revoke(place.desk, Request("shop", "keyCompromise")) == 0
+    assert "shop is paused in the configuration" in place.output
+    place.said.clear()
+    place.version(begins=NOW)
+    assert revoke(place.desk, Request("shop", "keyCompromise", secret=version.ref.name)) == 0
+    assert "paused" not in place.output
+
+
+def test_a_ca_that_was_left_is_talked_to_as_it_is_configured(place: Place) -> None:
+    """By its own bundle and proxy, though no certificate uses that issuer any more."""
+    place.account()
+    version = place.version()
+    place.issuers = (replace(LAB, ca_bundle="/private.pem"),)
+    place.specs = (replace(SPEC, issuer=replace(LAB, name="next", directory="https://next.test")),)
+    assert place.desk.issuer_at(DIRECTORY) == place.issuers[0]
+    place.ca.fail("revokeCert", CaUnavailable("no answer"))
+    assert revoke(place.desk, Request("shop", "keyCompromise")) == 1
+    assert "name it there again" not in place.output
+    assert revoke(place.desk, Request("shop", "keyCompromise")) == 0
+    assert place.revoked() == {hash_of(version): "keyCompromise"}
+    place.issuers = ()
+    place.ca.fail("revokeCert", CaUnavailable("no answer"))
+    assert revoke(place.desk, Request("shop", "keyCompromise")) == 1
+    assert f"No issuer of the configuration is at {DIRECTORY}" in place.output
 
 
 def test_slips_are_told_and_touch_nothing(place: Place) -> None:

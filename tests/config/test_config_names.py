@@ -42,6 +42,7 @@ FORMS = {
     "a wildcard": ("*.mäh.example", "*.xn--mh-via.example"),
     "another script": ("例え.テスト", "xn--r8jz45g.xn--zckzah"),
     "the xn-- form": ("xn--mh-via.example", "xn--mh-via.example"),
+    "a capital sigma at the end": ("a.ΌΛΟΣ", "a.xn--wxaim7a"),
     "an ideographic full stop": ("例え。テスト", "xn--r8jz45g.xn--zckzah"),
 }
 
@@ -63,7 +64,14 @@ def test_a_name_is_shown_in_both_forms() -> None:
 def test_both_forms_of_one_name_are_the_same_name() -> None:
     """So it stands there twice."""
     said = complaint(dnsNames=["mäh.example", "xn--mh-via.example"])
-    assert said == "certificates[0].dnsNames: 'xn--mh-via.example' stands there twice"
+    assert said == "certificates[0].dnsNames: 'mäh.example (xn--mh-via.example)' stands there twice"
+
+
+def test_a_full_stop_at_the_end_is_told_in_any_script() -> None:
+    """It is not taken for an empty label, which nobody sees there."""
+    for written in ("a.example.", "例え.テスト。"):
+        said = complaint(dnsNames=[written])
+        assert said == f"certificates[0].dnsNames[0]: '{written}' ends in a dot; leave it out"
 
 
 def test_ip_addresses_are_names_in_their_shortest_form() -> None:
@@ -85,6 +93,8 @@ ADDRESSES: dict[str, tuple[object, str]] = {
     "a wildcard": ("*.192.0.2.7", "'*.192.0.2.7' is a wildcard; there is none of an IP address"),
     "a zone": ("fe80::1%eth0", "'fe80::1%eth0' has a zone, which means something on one machine "
                "only"),
+    "an IPv4 address in an IPv6 form": ("::ffff:192.0.2.7", "'::ffff:192.0.2.7' is an IPv4 address "
+                                        "in an IPv6 form; write 192.0.2.7"),
     "a number": (1, "must be text, not 1; put it in quotes"),
 }  # fmt: skip
 

@@ -54,19 +54,17 @@ def test_an_accounts_key_is_changed_in_steps_that_another_process_can_follow(
 
 
 def test_an_import_keeps_the_key_that_it_replaces(server: Server) -> None:
-    """Entry names with dots and hashes are what an API server takes."""
-    old, new = key(), key()
+    """And the next one of a roll-over; names with dots and hashes are what an API server takes."""
+    old, following, new = key(), key(), key()
     store = store_on(server)
-    store.save_account_url(store.create_account(DIRECTORY, old), URL)
+    known = store.save_account_url(store.create_account(DIRECTORY, old), URL)
+    store.stage_next_key(known, following)
     account = store.import_account(DIRECTORY, new, None, replacing=True)
     assert store_on(server).account(DIRECTORY) == account
     assert store_on(server).account_key(DIRECTORY) == new
     there = server.other.read(Kind.SECRET, store.account_secret(DIRECTORY))
-    assert sorted(there["data"]) == [
-        "account",
-        f"previous.{old.public_key_sha256[:10]}.key",
-        "tls.key",
-    ]
+    kept = sorted(f"previous.{each.public_key_sha256[:10]}.key" for each in (old, following))
+    assert sorted(there["data"]) == ["account", *kept, "tls.key"]
 
 
 def test_an_external_account_is_asked_for_by_name(server: Server) -> None:

@@ -216,6 +216,37 @@ def test_a_leaked_key_is_revoked_and_the_intent_noted(calm_world: World) -> None
     assert noted["reason"] == "keyCompromise"
 
 
+def test_a_certificate_of_an_issuer_that_was_left_is_revoked(calm_world: World) -> None:
+    """By that issuer's CA bundle, as it still stands in the configuration; given up then too."""
+    site = Site(calm_world, "left")
+    version, url = site.obtain(), site.account_url
+    entry = calm_world.certificate("left", ["left.example.test"], [("shop", "left")])
+    config = calm_world.configuration({**entry, "issuer": "next"}, healthPort=0)
+    config["issuers"]["next"] = {"directory": "https://127.0.0.1:1/directory"}
+    site.certbaton.configure(config)
+    ended = site.call("revoke", "left", "--reason", "keyCompromise", "--yes")
+    assert ended.code == 0, ended
+    assert status_at(calm_world.pebble, version)["Status"] == "Revoked"
+    done = site.call("account", "deactivate", "lab", "--yes")
+    assert done.code == 0, done
+    assert url in done.output
+
+
+def test_the_same_command_again_leaves_the_successor_alone(calm_world: World) -> None:
+    """Which the daemon has handed over meanwhile; it is the first one that the CA is told of."""
+    site = Site(calm_world, "again")
+    first = site.obtain()
+    words = ("revoke", "again", "--reason", "superseded", "--yes")
+    assert site.call(*words).code == 6
+    second = site.obtain()
+    assert name_of(second) != name_of(first)
+    ended = site.call(*words)
+    assert ended.code == 0, ended
+    assert status_at(calm_world.pebble, first)["Status"] == "Revoked"
+    assert status_at(calm_world.pebble, second)["Status"] == "Valid"
+    assert "certbaton.io/revoked" not in notes_on(site, second)
+
+
 def test_what_a_service_names_is_not_taken_from_under_its_users(calm_world: World) -> None:
     """Noted, 6, and valid still; --now revokes it, on the account that obtained it."""
     site = Site(calm_world, "superseded")

@@ -28,6 +28,10 @@ from certbaton.errors import (
 from certbaton.model import Account, ExternalAccountKey, Instance, ObjectRef
 from certbaton.pki import PrivateKey
 
+_RESTORE = (
+    "; `certbaton account import --replace` restores it; or delete the Secret for a new account"
+)
+
 
 class Accounts:
     """What `Store` knows of accounts; its constructor sets what is declared here."""
@@ -49,7 +53,9 @@ class Accounts:
     def account_key(self, directory: str) -> PrivateKey | None:
         """The key of the account at *directory*. PermanentError where it cannot be read."""
         record = self._account(directory)
-        return load_key(record.ref, record.key) if record and record.key is not None else None
+        if record is None or record.key is None:
+            return None
+        return load_key(record.ref, record.key, then=_RESTORE)
 
     def next_account_key(self, directory: str) -> PrivateKey | None:
         """
@@ -127,15 +133,17 @@ class Accounts:
         Store an account that was made elsewhere, or comes back. One request, none if it is there.
 
         With *replacing* it takes the place of another one, whose key stays in the Secret as
-        ``previous.<hash>.key``; without, PermanentError where there is another one.
-        PermanentError also while a key roll-over is under way.
+        ``previous.<hash>.key``; without, PermanentError where there is another one. So does the
+        next key of a roll-over that is under way, which ends with it; PermanentError where
+        *replacing* is not said then, or *key* is one of the two between which it is.
         """
         record = self._account(directory)
         if record is None:
             answer = self._create(directory, key, url)
             return Account(directory, url, version_of(answer))
         _check_directory(record, directory)
-        if record.next_key is not None:
+        old = [pem for pem in (record.key, record.next_key) if pem is not None]
+        if record.next_key is not None and (not replacing or any(_is_key(pem, key) for pem in old)):
             raise PermanentError(
                 f"Secret {record.ref}: the account's key is being changed; let that end first"
             )
@@ -143,15 +151,20 @@ class Accounts:
         if same and record.account is not None and record.account.url == url:
             return record.account
         if record.key is not None and not same and not replacing:
-            raise PermanentError(f"Secret {record.ref}: it holds another account's key")
+            raise PermanentError(
+                f"Secret {record.ref}: it holds another account's key; --replace takes its place"
+            )
         kid = record.account.external_kid if same and record.account is not None else None
-        data = {
+        data: dict[str, str | None] = {
             records.ACCOUNT: codec.write_account(directory, url, kid),
             records.TLS_KEY: key.pem,
         }
-        if record.key is not None and not same:
-            kept = record.key.decode("utf-8", "replace")
-            data[f"previous.{_short_hash(record.key)}.key"] = kept
+        if not same:
+            data |= {
+                f"previous.{_short_hash(pem)}.key": pem.decode("utf-8", "replace") for pem in old
+            }
+        if record.next_key is not None:
+            data[records.NEXT_KEY] = None
         answer = self._secrets.merge(record.ref, record.resource_version, data)
         return Account(directory, url, version_of(answer), external_kid=kid)
 
@@ -212,12 +225,18 @@ class Accounts:
         return record if isinstance(record, AccountRecord) else None
 
 
-def load_key(ref: ObjectRef, pem: bytes, entry: str = records.TLS_KEY) -> PrivateKey:
-    """The key in *entry* of Secret *ref*; PermanentError, without any of it, if unreadable."""
+def load_key(
+    ref: ObjectRef, pem: bytes, entry: str = records.TLS_KEY, *, then: str = ""
+) -> PrivateKey:
+    """
+    The key in *entry* of Secret *ref*; PermanentError, without any of it, if unreadable.
+
+    *then* ends the sentence with what to do.
+    """
     try:
         return PrivateKey.load(pem)
     except CertbatonError:
-        problem = PermanentError(f"Secret {ref}: its {entry} cannot be read")
+        problem = PermanentError(f"Secret {ref}: its {entry} cannot be read{then}")
     raise problem
 
 

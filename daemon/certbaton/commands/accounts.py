@@ -77,6 +77,8 @@ def _status(desk: Desk, issuer: IssuerSpec, account: Account, key: PrivateKey) -
     try:
         url = desk.connect(issuer, key, None).find_account()
     except AccountMissing:
+        if account.rolling:
+            return "the CA does not know this key: the next one may be the account's by now", False
         return "the CA does not know it: the daemon makes it anew, with the same key", False
     except RetryableError as error:
         return f"not known now: {error}", False
@@ -140,15 +142,20 @@ def import_(desk: Desk, name: str, kept: Kept, *, replacing: bool = False) -> in
     if kept.directory is not None and kept.directory != issuer.directory:
         raise ConfigurationError(
             f"the backup is of an account at {kept.directory}, and issuer {issuer.name} is at "
-            f"{issuer.directory}"
+            f"{issuer.directory}; name the issuer whose account it is"
         )
     store = desk.look()
     there = store.account(issuer.directory)
-    if there is not None and there.rolling:
-        raise PermanentError("the account's key is being changed; import when that is done")
+    if there is not None and there.rolling and not replacing:
+        raise PermanentError(
+            "the account's key is being changed; import when that is done, or with --replace, "
+            "which gives the change up"
+        )
+    present = None
+    if there is not None and not replacing:  # what cannot be read is replaced too
+        present = store.account_key(issuer.directory)
     key, url = _recognised(desk, issuer, kept)
-    present = store.account_key(issuer.directory) if there is not None else None
-    if present is not None and present != key and not replacing:
+    if present is not None and present != key:
         desk.say(
             f"{issuer.name} has another account already, {there.url if there else None}; nothing "
             f"was done. With --replace {url} takes its place, and its key stays in the Secret."
@@ -222,6 +229,11 @@ def roll_key(desk: Desk, name: str, patience: timedelta) -> int:
     done, 6 still under way.
     """
     issuer = desk.issuer(name)
+    if not desk.turns_for(issuer):
+        raise PermanentError(
+            f"no certificate uses issuer {issuer.name}, so the daemon would not change the key of "
+            "its account; let one use it, or `certbaton account deactivate`"
+        )
     store = desk.look()
     account, key = _present(store, issuer)
     if account.url is None:
@@ -231,6 +243,9 @@ def roll_key(desk: Desk, name: str, patience: timedelta) -> int:
     else:
         if "keyChange" not in desk.connect(issuer, key, account.url).directory().resources:
             raise PermanentError(f"the CA at {issuer.directory} has no way to change a key")
+        status, well = _status(desk, issuer, account, key)
+        if not well:  # a change that is begun and cannot end keeps all else from the account
+            raise PermanentError(f"the key cannot be changed now; the account: {status}")
         new = PrivateKey.generate(issuer.account_key_type)
         desk.attempt(lambda now: _stage(now, issuer, new))
         desk.say(

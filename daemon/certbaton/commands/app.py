@@ -53,13 +53,14 @@ def _desk(config: Path, kubeconfig: str | None, context: str | None, *, yes: boo
     )
     return Desk(
         specs,
+        settings.issuer_specs(),
+        settings.policy.policy(),
         cluster,
         connect=Session,
         say=typer.echo,
         confirm=(lambda question: True) if yes else _confirm,
         clock=utc_now,
         sleep=time.sleep,
-        issuers=settings.issuer_specs(),
     )
 
 

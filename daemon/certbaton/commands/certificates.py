@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from certbaton.cluster.store import Store
 from certbaton.commands.desk import EXIT_FAILED, EXIT_OK, EXIT_WAITING, Desk
-from certbaton.core.limits import counts
+from certbaton.core.limits import counts, limit_reached
 from certbaton.core.renewal import issuer_at
 from certbaton.errors import ConfigurationError
 from certbaton.model import (
@@ -24,6 +24,7 @@ from certbaton.model import (
     Outcome,
     Rehearsal,
     SecretVersion,
+    Snapshot,
 )
 
 WATCH = "`certbaton plan` says what it is at"
@@ -58,13 +59,16 @@ def renew(desk: Desk, name: str, patience: timedelta | None = None) -> int:
             f"{name} has no valid certificate that could be renewed: the daemon orders one without "
             f"being asked; {WATCH}."
         )
-        return EXIT_OK
+        tell_what_is_in_the_way(desk, spec)
+        if patience is None:
+            return EXIT_OK
+        return _await_renewal(desk, name, known, asked, patience)
     if version.renew_asked == asked:
         desk.say(f"{name}: renewal is asked for, in place of {version.ref.name}.")
     else:
         desk.say(f"{name}: renewal was asked for already, at {_shown(version.renew_asked)}.")
         asked = version.renew_asked or asked
-    _tell_what_is_in_the_way(desk, spec)
+    tell_what_is_in_the_way(desk, spec)
     if patience is None:
         desk.say(f"The daemon obtains it and hands it over; {WATCH}.")
         return EXIT_OK
@@ -90,7 +94,8 @@ def _ask(store: Store, name: str, now: datetime) -> SecretVersion | None:
     raise AssertionError("the wanted one is among them")
 
 
-def _tell_what_is_in_the_way(desk: Desk, spec: CertificateSpec) -> None:
+def tell_what_is_in_the_way(desk: Desk, spec: CertificateSpec) -> None:
+    """Say why the daemon does not order at once: a pause, a back-off, a limit of our own."""
     if spec.paused:
         desk.say(f"But {spec.name} is paused in the configuration: nothing is ordered until then.")
     journal = desk.cluster.store.journal(spec.name) or Journal()
@@ -105,6 +110,26 @@ def _tell_what_is_in_the_way(desk: Desk, spec: CertificateSpec) -> None:
             f"But the last order failed, and the next one waits until {_shown(failure.retry_at)}: "
             f"{failure.message}"
         )
+    if (limit := _own_limit(desk, spec)) is not None:
+        why, until = limit
+        desk.say(f"But the next order waits until {_shown(until)}: {why}.")
+
+
+def _own_limit(desk: Desk, spec: CertificateSpec) -> tuple[str, datetime] | None:
+    """What the daemon will say at the issuer that comes first, of what was issued and failed."""
+    journals = tuple(desk.cluster.store.journals().values())
+    snapshot = Snapshot(
+        accounts={},
+        journal=None,
+        versions=desk.cluster.store.versions(spec.name),
+        services={},
+        bindings={},
+        listeners={},
+        references=frozenset(),
+        issued=tuple(record for each in journals for record in each.orders),
+        failed_validations=tuple(failed for each in journals for failed in each.failed_validations),
+    )
+    return limit_reached(spec, snapshot, desk.policy, desk.clock())
 
 
 def _await_renewal(

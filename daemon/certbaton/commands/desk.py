@@ -11,7 +11,7 @@ from certbaton.ca.order import CertificateAuthority
 from certbaton.cluster import Cluster
 from certbaton.cluster.store import Store
 from certbaton.errors import ClusterUnavailable, ConfigurationError, Conflict
-from certbaton.model import CertificateSpec, IssuerSpec
+from certbaton.model import CertificateSpec, IssuerSpec, Policy
 from certbaton.pki import PrivateKey
 
 T = TypeVar("T")
@@ -25,20 +25,21 @@ _TRIES: Final = 5
 @dataclass(frozen=True)
 class Desk:
     """
-    One command's means; *say* prints a line, *confirm* asks a question and is told yes or no.
+    One command's means: *specs*, *issuers* and *policy* are those of the configuration.
 
-    *connect* makes a session at a CA, *sleep* waits that many seconds. *issuers* are all that are
-    configured, in use or not.
+    *connect* makes a session at a CA; *say* prints a line, *confirm* asks a question and is told
+    yes or no; *sleep* waits that many seconds.
     """
 
     specs: tuple[CertificateSpec, ...]
+    issuers: tuple[IssuerSpec, ...]
+    policy: Policy
     cluster: Cluster
     connect: Callable[[IssuerSpec, PrivateKey, str | None], CertificateAuthority]
     say: Callable[[str], None]
     confirm: Callable[[str], bool]
     clock: Callable[[], datetime]
     sleep: Callable[[float], None]
-    issuers: tuple[IssuerSpec, ...] = ()
 
     def look(self) -> Store:
         """Our Secrets as they are now: a request for each 500. ClusterUnavailable and others."""
@@ -91,15 +92,25 @@ class Desk:
                 return issuer
         names = (issuer.name for issuer in known)
         raise ConfigurationError(
-            f"no certificate uses an issuer {name!r}; {_there_are('issuers', names)}"
+            f"no issuer {name!r} is configured; {_there_are('issuers', names)}"
         )
 
     def issuer_at(self, directory: str) -> IssuerSpec:
         """How to talk to the CA at *directory*, configured or not."""
-        for issuer in (*self._issuers(), *self.issuers):
+        for issuer in self._issuers():
             if issuer.directory == directory:
                 return issuer
         return IssuerSpec(name=directory, directory=directory)
+
+    def configured(self, directory: str) -> bool:
+        """Say whether the configuration tells how to talk to the CA at *directory*."""
+        return directory in {issuer.directory for issuer in self._issuers()}
+
+    def turns_for(self, issuer: IssuerSpec) -> bool:
+        """Say whether the daemon has turns that look after an account there."""
+        used = [each for spec in self.specs for each in spec.issuers]
+        used += [each.rehearsal for each in used if each.rehearsal is not None]
+        return issuer.directory in {each.directory for each in used}
 
     def users_of(self, issuer: IssuerSpec) -> list[str]:
         """The certificates that may be ordered there, by name."""
@@ -110,9 +121,10 @@ class Desk:
         )
 
     def _issuers(self) -> list[IssuerSpec]:
-        """All that certificates use, and their rehearsals; those of a configured name first."""
+        """All that are configured, and their rehearsals; those of a configured name first."""
         used = [issuer for spec in self.specs for issuer in spec.issuers]
-        return used + [issuer.rehearsal for issuer in used if issuer.rehearsal is not None]
+        known = [*used, *self.issuers]  # a certificate's own, where several are one CA
+        return known + [issuer.rehearsal for issuer in known if issuer.rehearsal is not None]
 
 
 def _there_are(what: str, names: Iterable[str]) -> str:

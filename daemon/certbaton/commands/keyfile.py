@@ -64,8 +64,17 @@ def read(text: str) -> Kept:
 
     The key must be one that can sign ACME requests: RSA, or EC on P-256, P-384 or P-521.
     """
-    text = text.strip()
+    text = text.removeprefix("\ufeff").strip()  # what some editors begin a file with
+    if "-----BEGIN ENCRYPTED PRIVATE KEY" in text or "Proc-Type: 4,ENCRYPTED" in text:
+        raise ConfigurationError(
+            "the key is encrypted; decrypt it first: openssl pkey -in THIS_FILE -out ANOTHER"
+        )
     if not text.startswith("{"):
+        if "PRIVATE KEY-----" not in text:
+            raise ConfigurationError(
+                "it is none of: a backup by `certbaton account export`, an unencrypted private "
+                "key in PEM form, a private_key.json of certbot's"
+            )
         return Kept(_usable(PrivateKey.load(text)))
     record = _json(text)
     if record.get("kind") == KIND:

@@ -16,9 +16,15 @@ from typing import Final
 
 from certbaton.ca.session import REVOCATION_REASONS
 from certbaton.cluster.store import Store
-from certbaton.commands.certificates import newest
+from certbaton.commands.certificates import newest, tell_what_is_in_the_way
 from certbaton.commands.desk import EXIT_FAILED, EXIT_OK, EXIT_WAITING, Desk
-from certbaton.errors import CertbatonError, ConfigurationError, PermanentError
+from certbaton.errors import (
+    AccountMissing,
+    AccountRefused,
+    CertbatonError,
+    ConfigurationError,
+    PermanentError,
+)
 from certbaton.model import ObjectRef, Revocation, SecretVersion
 from certbaton.pki import PrivateKey
 
@@ -30,9 +36,10 @@ class Request:
     """
     What is to be revoked, and how.
 
-    *secret* names one version; without it, the newest of *certificate*. *with_certificate_key*
-    signs with the certificate's own key, and not the account's. *now* tells the CA although
-    Services still name it; else *patience* is for how long to wait until none does.
+    *secret* names one version; without it, those of *certificate* that are noted for *reason*
+    already, or else the newest. *with_certificate_key* signs with the certificate's own key, and
+    not the account's. *now* tells the CA although Services still name it; else *patience* is for
+    how long to wait until none does.
     """
 
     certificate: str
@@ -61,8 +68,11 @@ def revoke(desk: Desk, request: Request) -> int:
         return EXIT_FAILED
     for version in versions:
         desk.attempt(partial(_intend, ref=version.ref, request=request, now=desk.clock()))
-    if any(spec.name == request.certificate for spec in desk.specs):
+    spec = next((each for each in desk.specs if each.name == request.certificate), None)
+    if spec is not None:
         desk.say(f"{names}: noted; the daemon obtains another certificate, and hands it over.")
+        if newest(desk.look().versions(spec.name), desk.clock()) is None:
+            tell_what_is_in_the_way(desk, spec)
     else:
         desk.say(
             f"{names}: noted, but {request.certificate} is not configured any more, so nobody "
@@ -92,13 +102,23 @@ def _chosen(desk: Desk, request: Request) -> list[SecretVersion]:
             )
         if chosen not in valid:
             return []
+        wanted = [chosen]
     else:
-        chosen = newest(found, now) or (valid[-1] if valid else None)
-        if chosen is None:
-            return []
+        # Given again, it goes on with what it began: the newest is its successor by now.
+        wanted = [each for each in valid if each.revoked and each.revoked.reason == request.reason]
+        following = newest(found, now)
+        if wanted and following is not None and found.index(following) > found.index(wanted[-1]):
+            desk.say(
+                f"{', '.join(each.ref.name for each in wanted)}: this goes on with what was noted "
+                f"before. {following.ref.name} came after it and stays; --secret "
+                f"{following.ref.name} is for that one."
+            )
+        elif not wanted:
+            wanted = [following] if following is not None else valid[-1:]
     if request.reason != COMPROMISED:
-        return [chosen]
-    return [each for each in valid if _key_of(each) == _key_of(chosen)]
+        return wanted
+    keys = {_key_of(each) for each in wanted}
+    return [each for each in valid if _key_of(each) in keys]
 
 
 def _key_of(version: SecretVersion) -> str:
@@ -140,6 +160,16 @@ def _at_the_ca(desk: Desk, request: Request, versions: list[SecretVersion]) -> i
         except CertbatonError as error:
             failed += 1
             desk.say(f"{version.ref.name}: not revoked: {error}")
+            if isinstance(error, AccountMissing | AccountRefused):
+                desk.say(
+                    "--with-certificate-key does it without the account; Let's Encrypt then "
+                    "records keyCompromise, whatever the reason."
+                )
+            if not desk.configured(version.directory):
+                desk.say(
+                    f"No issuer of the configuration is at {version.directory} any more; if it "
+                    "needs a caBundle or a proxy, name it there again."
+                )
         else:
             desk.say(f"{version.ref.name}: revoked at {version.directory}, signed by {how}.")
     if failed:
