@@ -181,7 +181,7 @@ def json_object(response: requests.Response, what: str) -> Mapping[str, object]:
     """Its body as a JSON object; CaUnavailable where it is none: a proxy may have answered."""
     try:
         document = json.loads(response.content)
-    except ValueError:
+    except (ValueError, RecursionError):  # junk, or nested without end
         document = None
     if not isinstance(document, Mapping):
         raise CaUnavailable(f"the answer to {what} from {response.url} is no JSON object")
@@ -199,10 +199,10 @@ def location(response: requests.Response, what: str) -> str:
 def _time(value: object) -> datetime | None:
     """RFC 3339 as aware UTC; None for anything else, which then simply isn't known."""
     try:
-        at = datetime.fromisoformat(str(value))
-    except ValueError:
+        at = datetime.fromisoformat(str(value).upper())  # "t" and "z" are allowed, too
+        return at.astimezone(UTC) if at.tzinfo else None
+    except (ValueError, OverflowError):  # the last hour of 9999, or the first of 1, in a far zone
         return None
-    return at.astimezone(UTC) if at.tzinfo else None
 
 
 def base64url(data: bytes) -> str:

@@ -63,11 +63,15 @@ __all__ = (
     "read_error",
     "read_problem",
     "retry_after",
+    "shortened",
     "web_page",
 )
 
 ERROR_PREFIX: Final = "urn:ietf:params:acme:error:"
 _MAX_DETAIL: Final = 1000
+# A hundred names with a few hundred characters each. It lies in a Journal, which takes no more
+# than a Secret does: a failure that could not be written would be tried again far too soon.
+_MAX_WORDS: Final = 50_000
 _MAX_DELAY: Final = timedelta(days=3650)
 
 
@@ -114,6 +118,7 @@ class Problem:
         for sub in self.subproblems:
             told = f"{sub.detail} ({sub.type})" if sub.type else sub.detail
             words += f"; {sub.name}: {told}" if sub.name else f"; {told}"
+        words = shortened(words)
         kind = self.type or "no problem document"
         tail = f"({kind}, HTTP {self.status})" if self.status else f"({kind})"
         return f"{words} {tail}" if words else tail
@@ -173,7 +178,7 @@ def read_problem(status: int, headers: Mapping[str, str], body: bytes, now: date
     """
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):  # junk, or nested without end
         document = None
     delay = retry_after(headers, now)
     if not isinstance(document, Mapping):
@@ -269,10 +274,10 @@ def _counts(request: str, problem: Problem) -> str:
 def _http_date(value: str) -> datetime | None:
     try:
         at = parsedate_to_datetime(value)
+        # The two obsolete forms, and "-0000", come out naive; all mean UTC.
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
     except (ValueError, TypeError, OverflowError):
         return None
-    # The two obsolete forms, and "-0000", come out naive; all mean UTC.
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
 def _type(document: Mapping[str, object]) -> str:
@@ -291,6 +296,11 @@ def _subproblems(document: Mapping[str, object]) -> Iterator[Subproblem]:
 
 def _words(document: Mapping[str, object]) -> str:
     return one_line(document.get("detail") or document.get("title"))
+
+
+def shortened(words: str) -> str:
+    """*words* of a CA on many names, and not for ever."""
+    return words if len(words) <= _MAX_WORDS else words[:_MAX_WORDS] + " …"
 
 
 def one_line(text: object) -> str:

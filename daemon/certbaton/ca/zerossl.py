@@ -63,7 +63,7 @@ def external_account(issuer: IssuerSpec) -> ExternalAccountKey:
 def _object(content: bytes) -> Mapping[str, object] | None:
     try:
         document = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return document if isinstance(document, Mapping) else None
 
