@@ -75,6 +75,9 @@ _MAX_WORDS: Final = 50_000
 _MAX_DELAY: Final = timedelta(days=3650)
 
 
+# Let's Encrypt's words on the limit that counts new orders; all others name what they count.
+_OF_ACCOUNT: Final = "from this account"
+
 # A page of the CA's: what else is written there is not for a message.
 _PAGE: Final = re.compile(r"https?://[!-~]{1,2000}")
 
@@ -143,7 +146,10 @@ def error_for(request: str, problem: Problem, now: datetime) -> CertbatonError:
         retry_at = None
         if problem.retry_after is not None:
             retry_at = now.astimezone(UTC) + problem.retry_after
-        return row.error(message, retry_at=retry_at)
+        error = row.error(message, retry_at=retry_at)
+        if isinstance(error, RateLimited):
+            error.of_account = request == "newAccount" or _OF_ACCOUNT in problem.detail.lower()
+        return error
     return row.error(message)
 
 

@@ -373,6 +373,9 @@ RFC 8555. Of a problem that is several (`compound`), the first line that fits on
 _FOOT: Final = """
 - The back-off is 1, 10 and 100 minutes, then 24 hours each time, at most a fiftieth of the
   certificate's lifetime. A `Retry-After` of the CA's, in seconds or as a date, is obeyed in full.
+- A limit with a time that counts new accounts, or new orders of the account (Let's Encrypt: "from
+  this account"), is said to one certificate and obeyed by all. Renewals that name what they
+  replace are not counted there, and so ask for themselves.
 - With several issuers, the next one is asked after three failures over an hour; after one, where
   the certificate is late.
 - The types are those of RFC 8555 section 6.7, RFC 9773 (`alreadyReplaced`) and the profiles draft
