@@ -78,6 +78,9 @@ _MAX_DELAY: Final = timedelta(days=3650)
 # Let's Encrypt's words on the limit that counts new orders; all others name what they count.
 _OF_ACCOUNT: Final = "from this account"
 
+# One to be opened by somebody may hold a token with many names.
+_LINK: Final = re.compile(r"https?://[!-~]{1,8000}")
+_MAX_SCHEME: Final = len("https://")
 # A page of the CA's: what else is written there is not for a message.
 _PAGE: Final = re.compile(r"https?://[!-~]{1,2000}")
 
@@ -113,7 +116,7 @@ class Problem:
     def paused(self) -> bool:
         """Whether it ends only when somebody goes to a page: a limit without a time."""
         limited = self.type == "rateLimited" and self.retry_after is None
-        return limited and _PAGE.search(self.detail) is not None
+        return limited and _LINK.search(self.detail) is not None
 
     def __str__(self) -> str:
         """One line in the CA's own words, with the type and the status."""
@@ -301,7 +304,18 @@ def _subproblems(document: Mapping[str, object]) -> Iterator[Subproblem]:
 
 
 def _words(document: Mapping[str, object]) -> str:
-    return one_line(document.get("detail") or document.get("title"))
+    """
+    The CA's own words, cut; but a page that they name is whole.
+
+    Let's Encrypt names all paused names, and then where the pause is lifted, with those in it.
+    """
+    text = document.get("detail") or document.get("title")
+    words = one_line(text)
+    page = _LINK.search(str(text or ""))
+    if page is None or page.group() in words:
+        return words
+    begun = words.find(page.group()[:_MAX_SCHEME])
+    return f"{words[:begun] if begun >= 0 else words} {page.group()}"
 
 
 def shortened(words: str) -> str:
