@@ -80,7 +80,9 @@ class Accounts:
             except AccountMissing:
                 external = self._external(issuer)
         if url is None:
-            url = ca.new_account(external)
+            url = self._authorities.limits.ask(
+                issuer.directory, None, lambda: ca.new_account(external)
+            )
         self._cluster.store.save_account_url(account, url, external.kid if external else None)
 
     def _external(self, issuer: IssuerSpec) -> ExternalAccountKey:

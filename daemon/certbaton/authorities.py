@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
+from certbaton.account_limits import AccountLimits
 from certbaton.ca.order import CertificateAuthority
 from certbaton.model import CertificateSpec, IssuerSpec, Policy
 from certbaton.outages import Outages
@@ -41,6 +42,7 @@ class Authorities:
         self._connect = connect
         self._issuers = issuers
         self.outages = Outages(policy, clock)
+        self.limits = AccountLimits(clock)
         self.orders = Slots(policy.orders_at_a_time, clock)
         self.checks = Slots(CHECKS_AT_A_TIME, clock)
         self.accounts = Slots(ACCOUNTS_AT_A_TIME, clock)

@@ -59,7 +59,13 @@ class RetryableError(CertbatonError):
 
 
 class RateLimited(RetryableError):
-    """The CA refused because of a rate limit (RFC 8555 section 6.6)."""
+    """
+    The CA refused because of a rate limit (RFC 8555 section 6.6).
+
+    *of_account* says that it counts all that the account asks for, whatever certificate it is for.
+    """
+
+    of_account = False
 
 
 class CaUnavailable(RetryableError):

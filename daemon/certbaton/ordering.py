@@ -213,7 +213,12 @@ class Orders:
         def say(note: str) -> None:
             logger().info("order_without", certificate=name, directory=pending.directory, why=note)
 
-        placed = self._server_errors.place(ca, name, wish, say)
+        placed = self._authorities.limits.ask(
+            pending.directory,
+            pending.account_url,
+            lambda: self._server_errors.place(ca, name, wish, say),
+            exempt=pending.replaces is not None,  # Let's Encrypt does not count renewals
+        )
         order = placed.order
         with self._handouts.noting(name, order.url) as ours:
             if not ours:

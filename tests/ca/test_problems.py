@@ -162,6 +162,18 @@ def test_a_paused_account_is_told_from_a_limit() -> None:
                                        Retry_After="60"))  # fmt: skip
 
 
+@pytest.mark.parametrize("names", [1, 20, 40], ids=["one name", "its page cut", "names cut"])
+def test_the_page_where_a_pause_is_lifted_is_whole(names: int) -> None:
+    """Let's Encrypt names all paused names, and puts them into its token as well."""
+    paused = ", ".join(f"{number:02}.some.customer.example.com" for number in range(names))
+    page = f"https://portal.example/unpause?jwt={'x' * 40 * names}"
+    detail = f"prevented from requesting certificates for {paused}. Please visit: {page}"
+    told = str(error("newOrder", 429, problem("rateLimited", detail)))
+    assert f" {page} (rateLimited, HTTP 429); to do: open the page" in told
+    assert told.count("https://") == 1
+    assert len(told) < 1300 + len(page)
+
+
 def test_new_terms_name_their_page() -> None:
     """Section 7.3.3: the instance is where to go, the Link where the terms are."""
     links = (

@@ -226,6 +226,19 @@ def test_an_expired_one_is_not_kept_for_a_rollback() -> None:
     assert keeps(version(1), version(4), policy=Policy(keep_previous=9)) == {"shop-4"}
 
 
+def test_one_that_is_kept_for_a_rollback_is_looked_at_when_it_expires() -> None:
+    """At that very moment: of an hour's certificate, the next look of all would be far too late."""
+    old, newest = version(2), version(4, served=SERVED)
+    assert old.leaf is not None
+    actions, waits = collect(a_spec(), world(old, newest), POLICY, NOW)
+    assert (actions, waits) == (
+        [],
+        [Wait("certbaton/shop-2 is kept until it expires", old.leaf.not_after, WaitKind.LATER)],
+    )
+    last = old.leaf.not_after
+    assert done(world(old, newest), policy=POLICY, now=last) == ["MarkForDeletion shop-2"]
+
+
 @pytest.mark.parametrize(
     ("how", "stays"), [("wire", {"shop-4", "shop-2"}), ("events", {"shop-4", "shop-2"})]
 )

@@ -9,6 +9,7 @@ import pytest
 
 from certbaton.core.limits import limit_reached
 from certbaton.core.need import need
+from certbaton.core.plan import plan
 from certbaton.model import FailedValidation, IssuerSpec, OrderRecord, Policy, SecretVersion
 from core.build import (
     DAY,
@@ -139,6 +140,24 @@ def test_six_day_certificates_are_renewed_within_the_limit() -> None:
     assert most_in_a_week(at) <= 3
     gaps = [after - before for before, after in pairwise(at)]
     assert max(gaps) <= 3 * DAY + 2 * HOUR
+
+
+@pytest.mark.parametrize("lasts", [HOUR, DAY, 2 * DAY, 4 * DAY, 6 * DAY, 45 * DAY], ids=str)
+def test_a_life_too_short_for_our_limit_is_told_with_the_first_certificate(
+    lasts: timedelta,
+) -> None:
+    """A CA of one's own signs for a day: four orders a week would let that run out, untold."""
+    at = ordered(lasts, 60, always=False)
+    late = max(after - before for before, after in pairwise(at)) > lasts * (1 - POLICY.late)
+    first = a_version(begins=NOW, lasts=lasts)
+    found = plan("shop", a_spec(), a_snapshot(first), POLICY, NOW)
+    told = [note for note in found.notes if note.startswith("limit: ")]
+    assert bool(told) == late == (lasts < 3 * DAY)
+    if lasts == DAY:
+        assert "our own limit of 4 in 7 days" in told[0]
+        assert "set policy.orderLimit to 28, " in told[0]
+        enough = Policy(order_limit=28)
+        assert plan("shop", a_spec(), a_snapshot(first), enough, NOW).notes == ()
 
 
 def test_a_shorter_week_is_a_setting() -> None:

@@ -218,7 +218,7 @@ def absolute(response: requests.Response, link: str, what: str) -> str:
 def _time(value: object) -> datetime | None:
     """RFC 3339 as aware UTC; None for anything else, which then simply isn't known."""
     try:
-        at = datetime.fromisoformat(str(value))
+        at = datetime.fromisoformat(str(value).upper())  # "t" and "z" are allowed, too
         return at.astimezone(UTC) if at.tzinfo else None
     except (ValueError, OverflowError):  # the first and the last day there is, in some zones
         return None

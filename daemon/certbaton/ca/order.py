@@ -21,7 +21,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol, TypeAlias
 
-from certbaton.ca.problems import CsrRefused, ResourceGone, advised, kind_of_problem
+from certbaton.ca.problems import (
+    CsrRefused,
+    ResourceGone,
+    advised,
+    kind_of_problem,
+    shortened,
+)
 from certbaton.errors import AccountMissing, AccountRefused, PermanentError
 from certbaton.model import (
     AuthorizationInfo,
@@ -345,7 +351,7 @@ def _refused(info: OrderInfo, over: Sequence[AuthorizationInfo]) -> Failed:
         request, problems = "issuance", [info.problem]
     kinds = {kind_of_problem(request, each) for each in problems}
     return Failed(
-        advised(f"the CA will not issue: {'; '.join(words)}", request, *problems),
+        advised(f"the CA will not issue: {shortened('; '.join(words))}", request, *problems),
         names,
         next((kind for kind in _GRAVEST_FIRST if kind in kinds), FailureKind.OTHER),
     )

@@ -62,17 +62,27 @@ __all__ = (
     "read_json",
     "read_problem",
     "retry_after",
+    "shortened",
     "web_page",
 )
 
 ERROR_PREFIX: Final = "urn:ietf:params:acme:error:"
 _MAX_DETAIL: Final = 1000
+# A hundred names with a few hundred characters each. It lies in a Journal, which takes no more
+# than a Secret does: a failure that could not be written would be tried again far too soon.
+_MAX_WORDS: Final = 50_000
 _MAX_DELAY: Final = timedelta(days=3650)
 
 
 # One link, with what is said of it up to the next comma that nobody quoted; and one such saying.
 _LINK: Final = re.compile(r"""<([^<>]*)>((?:[^,"]|"[^"]*")*)""")
 _PARAMETER: Final = re.compile(r""";\s*([\w*-]+)\s*=\s*("[^"]*"|[^\s;"]*)""")
+# Let's Encrypt's words on the limit that counts new orders; all others name what they count.
+_OF_ACCOUNT: Final = "from this account"
+
+# One to be opened by somebody may hold a token with many names.
+_TO_OPEN: Final = re.compile(r"https?://[!-~]{1,8000}")
+_MAX_SCHEME: Final = len("https://")
 # A page of the CA's: what else is written there is not for a message.
 _PAGE: Final = re.compile(r"https?://[!-~]{1,2000}")
 
@@ -108,7 +118,7 @@ class Problem:
     def paused(self) -> bool:
         """Whether it ends only when somebody goes to a page: a limit without a time."""
         limited = self.type == "rateLimited" and self.retry_after is None
-        return limited and _PAGE.search(self.detail) is not None
+        return limited and _TO_OPEN.search(self.detail) is not None
 
     def __str__(self) -> str:
         """One line in the CA's own words, with the type and the status."""
@@ -116,6 +126,7 @@ class Problem:
         for sub in self.subproblems:
             told = f"{sub.detail} ({sub.type})" if sub.type else sub.detail
             words += f"; {sub.name}: {told}" if sub.name else f"; {told}"
+        words = shortened(words)
         kind = self.type or "no problem document"
         tail = f"({kind}, HTTP {self.status})" if self.status else f"({kind})"
         return f"{words} {tail}" if words else tail
@@ -140,7 +151,10 @@ def error_for(request: str, problem: Problem, now: datetime) -> CertbatonError:
         retry_at = None
         if problem.retry_after is not None:
             retry_at = now.astimezone(UTC) + problem.retry_after
-        return row.error(message, retry_at=retry_at)
+        error = row.error(message, retry_at=retry_at)
+        if isinstance(error, RateLimited):
+            error.of_account = request == "newAccount" or _OF_ACCOUNT in problem.detail.lower()
+        return error
     return row.error(message)
 
 
@@ -297,7 +311,23 @@ def _subproblems(document: Mapping[str, object]) -> Iterator[Subproblem]:
 
 
 def _words(document: Mapping[str, object]) -> str:
-    return one_line(document.get("detail") or document.get("title"))
+    """
+    The CA's own words, cut; but a page that they name is whole.
+
+    Let's Encrypt names all paused names, and then where the pause is lifted, with those in it.
+    """
+    text = document.get("detail") or document.get("title")
+    words = one_line(text)
+    page = _TO_OPEN.search(str(text or ""))
+    if page is None or page.group() in words:
+        return words
+    begun = words.find(page.group()[:_MAX_SCHEME])
+    return f"{words[:begun] if begun >= 0 else words} {page.group()}"
+
+
+def shortened(words: str) -> str:
+    """*words* of a CA on many names, and not for ever."""
+    return words if len(words) <= _MAX_WORDS else words[:_MAX_WORDS] + " …"
 
 
 def one_line(text: object) -> str:

@@ -377,6 +377,9 @@ _FOOT: Final = """
 - Where the configuration has changed since (other names, another `keyType` or `profile`, a profile
   that is no longer `required`), the next order does not wait for that, and counts anew; it does for
   a limit, a refused account, and a time that the CA named.
+- A limit with a time that counts new accounts, or new orders of the account (Let's Encrypt: "from
+  this account"), is said to one certificate and obeyed by all. Renewals that name what they
+  replace are not counted there, and so ask for themselves.
 - With several issuers, the next one is asked after three failures over an hour; after one, where
   the certificate is late.
 - The types are those of RFC 8555 section 6.7, RFC 9773 (`alreadyReplaced`) and the profiles draft

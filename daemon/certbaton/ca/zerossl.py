@@ -66,7 +66,7 @@ def external_account(issuer: IssuerSpec, traffic: Traffic = TRAFFIC) -> External
 def _object(content: bytes) -> Mapping[str, object] | None:
     try:
         document = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return document if isinstance(document, Mapping) else None
 

@@ -107,8 +107,8 @@ def collect(
     pending = snapshot.journal.pending if snapshot.journal else None
     clock: datetime | None = now
     lifetime = timedelta(0)
+    wanted = wanted_version(spec, snapshot.versions, now) if spec is not None else None
     if spec is not None:
-        wanted = wanted_version(spec, snapshot.versions, now)
         if wanted is None or wanted.leaf is None:
             clock = None
         else:
@@ -116,11 +116,16 @@ def collect(
             ended = handed_over_at(spec, snapshot, wanted)
             retention = share(lifetime, policy.retention_share, policy.retention_ceiling)
             clock = ended + retention if ended else None
+    idle = [each for each in snapshot.versions if each.ref not in snapshot.references]
+    idle = [each for each in idle if wanted is None or each.ref != wanted.ref]
     for version in snapshot.versions:
         name = version.certificate
         if version.ref in keep:
             if version.marked_at is not None:
                 actions.append(Unmark(name, f"{version.ref} is in use again", version))
+            elif version in idle and version.leaf is not None and usable(version, now):
+                what = f"{version.ref} is kept until it expires"
+                waits.append(Wait(what, version.leaf.not_after, WaitKind.LATER))
             continue
         if pending and version.leaf and version.leaf.public_key_sha256 == pending.public_key_sha256:
             continue  # the order that it ends is still open

@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from math import ceil
 
 from certbaton.core.renewal import fraction, known_lifetime, newest_first, share
 from certbaton.model import (
@@ -209,6 +210,25 @@ def limit_reached(
                 failed[-policy.validation_limit] + span,
             )
     return None
+
+
+def too_few(lifetime: timedelta, policy: Policy) -> str | None:
+    """
+    Say that our own limit would hold renewals of what lives for *lifetime* until they are late.
+
+    A CA of one's own signs for a day, or an hour, and has no such limit: better told with the
+    first certificate than when the last one that we allow has run out.
+    """
+    left = policy.renew_left_short if lifetime < policy.short_lifetime else policy.renew_left
+    every, window = lifetime * (1 - left), policy.order_limit_window
+    if every * (policy.order_limit - 1) + lifetime * (1 - policy.late) >= window:
+        return None
+    return (
+        f"limit: what lives for {lifetime} is renewed every {every}, and our own limit of "
+        f"{policy.order_limit} in {window} lets it run out; with a CA that allows as many, set "
+        f"policy.orderLimit to {2 * ceil(window / every)}, or policy.orderLimitWindow to what it "
+        "counts in"
+    )
 
 
 def advised_until(

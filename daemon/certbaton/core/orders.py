@@ -14,7 +14,7 @@ from certbaton.core.account_keys import roll_accounts
 from certbaton.core.demand import late, to_order, trial_over
 from certbaton.core.handover import Draft
 from certbaton.core.issuers import Chosen, choose_issuer, waits_at
-from certbaton.core.limits import limit_reached
+from certbaton.core.limits import limit_reached, too_few
 from certbaton.core.need import Need
 from certbaton.core.renewal import (
     clock_trouble,
@@ -55,6 +55,9 @@ def order(
     if spec is not None:
         _tell_due(draft, spec, wanted, held, snapshot, policy, now)
         draft.notes += late(spec, snapshot, policy, now)
+        version = wanted_version(spec, snapshot.versions, now)
+        if version and version.leaf and (few := too_few(version.leaf.lifetime, policy)):
+            draft.notes.append(few)
         draft.notes += advice.explanations(spec, snapshot, now)
     if snapshot.journal_lost:
         return  # nobody orders without a Journal in the cluster: it is looked at again
