@@ -10,7 +10,8 @@ PYTHON ?= $(or $(shell for p in python3 python3.14 python3.13 python3.12 python3
 PIP := $(PY) -m pip --disable-pip-version-check --no-input install --quiet
 LAB := env PYTHONPATH=tests $(PY)
 # A file's tests share their servers, so they stay together.
-PYTEST := $(PY) -m pytest -n 2 --dist loadfile
+# What a shell says against bytecode would have some six hundred processes compile all of it anew.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(PY) -m pytest -n 2 --dist loadfile
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-emit-index-url --no-emit-find-links
 

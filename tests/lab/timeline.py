@@ -281,14 +281,15 @@ class Timeline:
             stored_at=at,
             due=due,
             issued_at=self._issued.pop(certificate, None),
-            acme_requests=self._acme_requests(due, at) if due else None,
+            acme_requests=self._acme_requests(due) if due else None,
         )
         self._tell(Moment(Kind.STORED, at, certificate, version))
         return version
 
-    def _acme_requests(self, since: datetime, until: datetime) -> int | None:
-        """From newOrder, or the nonce that was fetched for it, to the download."""
-        seen = [request.endpoint for request in self._world.pebble.requests(since, until)]
+    def _acme_requests(self, since: datetime) -> int | None:
+        """From newOrder, or the nonce that was fetched for it, to the download, which is over."""
+        # No matter when they were told of: what was stored has been downloaded.
+        seen = [request.endpoint for request in self._world.pebble.requests(since)]
         if "newOrder" not in seen or "certificate" not in seen:
             return None
         first, last = seen.index("newOrder"), len(seen) - seen[::-1].index("certificate")

@@ -137,7 +137,8 @@ def test_renewals_say_what_they_replace(site: Site) -> None:
         place.wait_stored(3)
     assert place.stored() == len(site.ca.finalized) == 3 * len(NAMES)
     replaced = [order.replaces for order in site.ca.orders() if order.replaces]
-    assert len(set(replaced)) == len(replaced) == 2 * len(NAMES)
+    refused = [each for each in site.ca.seen("newOrder") if each.status != 201]
+    assert len(set(replaced)) == len(replaced) == 2 * len(NAMES), refused
 
 
 def test_what_the_ca_does_not_take_is_left_out(site: Site) -> None:
