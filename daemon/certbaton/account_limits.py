@@ -37,7 +37,9 @@ class AccountLimits:
         with self._lock:
             until, words = self._held.get(key, (None, ""))
         if until is not None and self._clock() < until and not exempt:
-            raise RateLimited(f"{words} (said of another certificate)", retry_at=until)
+            held = RateLimited(f"{words} (said of another certificate)", retry_at=until)
+            held.of_account = True
+            raise held
         try:
             return call()
         except RateLimited as error:

@@ -12,7 +12,13 @@ from certbaton.ca.problems import kind_of
 from certbaton.cluster import Cluster
 from certbaton.core.limits import next_failure, wish
 from certbaton.core.renewal import known_lifetime
-from certbaton.errors import CertbatonError, Conflict, PermanentError, RetryableError
+from certbaton.errors import (
+    CertbatonError,
+    Conflict,
+    PermanentError,
+    RateLimited,
+    RetryableError,
+)
 from certbaton.model import (
     Drift,
     FailedValidation,
@@ -112,7 +118,15 @@ class Journals:
         """Write that ordering at *directory* failed, and when to try again."""
         journal = self._cluster.store.journal(name) or Journal()
         retry_at = error.retry_at if isinstance(error, RetryableError) else None
-        failure = self._next_failure(name, journal, directory, str(error), kind_of(error), retry_at)
+        failure = self._next_failure(
+            name,
+            journal,
+            directory,
+            str(error),
+            kind_of(error),
+            retry_at,
+            of_account=isinstance(error, RateLimited) and error.of_account,
+        )
         failures = {**journal.failures, directory: failure}
         self.save(name, replace(journal, failures=failures), keep_key=True)
 
@@ -147,6 +161,8 @@ class Journals:
         message: str,
         kind: FailureKind,
         retry_at: datetime | None = None,
+        *,
+        of_account: bool = False,
     ) -> Failure:
         order = journal.pending
         ours = order is not None and order.directory == directory
@@ -160,4 +176,5 @@ class Journals:
             retry_at,
             kind,
             wish(order.names, order.key_type, order.profile) if ours and order else "",
+            of_account=of_account,
         )

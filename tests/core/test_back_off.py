@@ -56,6 +56,28 @@ def test_the_kind_is_kept() -> None:
         assert next_failure("x", None, "shop", None, POLICY, NOW, kind=kind).kind is kind
 
 
+def test_a_limit_of_the_account_is_asked_about_every_ten_minutes() -> None:
+    """However often it was others' turn; it sends on to the next CA, and what follows it counts."""
+    last, at = None, NOW
+    for _ in range(20):
+        last = next_failure(
+            "full", last, "shop", None, POLICY, at, at + SECOND, FailureKind.LIMIT, of_account=True
+        )
+        assert last.retry_at - at <= 12 * MINUTE
+        at = last.retry_at
+    assert last is not None
+    assert last.count == 3
+    assert next_failure("no luck", last, "shop", None, POLICY, at).count == 4
+    six = replace(last, count=6)
+    assert next_failure("full", six, "shop", None, POLICY, at, of_account=True).count == 6
+
+
+def test_a_limit_of_the_account_that_names_a_later_time_is_obeyed() -> None:
+    """In full, as any."""
+    found = next_failure("full", None, "shop", None, POLICY, NOW, NOW + DAY, of_account=True)
+    assert (found.retry_at, found.named) == (NOW + DAY, True)
+
+
 @pytest.mark.parametrize("lasts", LIFETIMES, ids=str)
 def test_a_required_profile_is_looked_for_daily(lasts: timedelta) -> None:
     """From the first time on: it does not come back within a minute; a short life waits less."""

@@ -91,3 +91,18 @@ def test_a_limit_on_new_accounts_is_no_certificate_s(world: World) -> None:
     process = world.process()
     assert len(turns(process)) == 3
     assert world.ca.calls.count("newAccount") == 1
+
+
+def test_whoever_waits_for_a_limit_of_the_account_does_not_come_to_wait_for_days(
+    world: World,
+) -> None:
+    """The CA lets one in each minute, which is the others' turn again and again."""
+    process = world.process()
+    refuse(world, "newOrder", THIS_ACCOUNT, MINUTE)
+    for _ in range(12):
+        turns(process)
+        world.now += 12 * MINUTE
+    for name in NAMES:
+        failure = process.journal(name).failures[DIRECTORY]
+        assert failure.retry_at <= world.now
+        assert failure.count == 3

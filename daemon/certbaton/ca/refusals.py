@@ -379,7 +379,8 @@ _FOOT: Final = """
   a limit, a refused account, and a time that the CA named.
 - A limit with a time that counts new accounts, or new orders of the account (Let's Encrypt: "from
   this account"), is said to one certificate and obeyed by all. Renewals that name what they
-  replace are not counted there, and so ask for themselves.
+  replace are not counted there, and so ask for themselves. Who waits for others there asks again
+  every ten minutes, or when the CA says: the back-off does not grow beyond that.
 - With several issuers, the next one is asked after three failures over an hour; after one, where
   the certificate is late.
 - The types are those of RFC 8555 section 6.7, RFC 9773 (`alreadyReplaced`) and the profiles draft

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from math import ceil
+from typing import Final
 
 from certbaton.core.renewal import fraction, known_lifetime, newest_first, share
 from certbaton.model import (
@@ -54,6 +55,11 @@ def counts(failure: Failure, spec: CertificateSpec, issuer: IssuerSpec) -> bool:
     return failure.wish == wish(spec.names, spec.key_type, issuer.profile)
 
 
+# The back-off's first two steps; and as many failures as send a certificate to the next CA.
+OF_ACCOUNT_STEPS: Final = 2
+OF_ACCOUNT_COUNTS: Final = 3
+
+
 def next_failure(
     message: str,
     last: Failure | None,
@@ -64,6 +70,8 @@ def next_failure(
     retry_at: datetime | None = None,
     kind: FailureKind = FailureKind.OTHER,
     wished: str = "",
+    *,
+    of_account: bool = False,
 ) -> Failure:
     """
     Note a failure at one CA: how often in a row, and when to try again.
@@ -71,16 +79,18 @@ def next_failure(
     *last* is the one before at the same CA, *wished* what was ordered (`wish`): with another one
     it begins anew. A time that the CA named (*retry_at*) is obeyed in
     full; else the back-off list counts, at most a share of the lifetime, give or take a fifth by
-    hash. A CA that lacks a required profile is looked at daily, from the first time on. Outages
+    hash. A CA that lacks a required profile is looked at daily, from the first time on. A limit
+    *of_account* is nothing that this certificate did: thousands that wait in one line for it go
+    on as it lets them, and not a day later each time that it was others' turn. Outages
     (`FailureKind.OUTAGE`) are the CA's and are noted as `CaTrouble` instead.
     """
     if last is not None and last.wish and wished and last.wish != wished:
         last = None
-    count = (last.count if last else 0) + 1
-    place = (
-        len(policy.back_off) if kind is FailureKind.PROFILE else min(count, len(policy.back_off))
-    )
-    pause = policy.back_off[place - 1]
+    count, steps = (last.count if last else 0) + 1, len(policy.back_off)
+    if of_account:
+        count = min(count, max(OF_ACCOUNT_COUNTS, count - 1))
+        steps = min(OF_ACCOUNT_STEPS, steps)
+    pause = policy.back_off[(steps if kind is FailureKind.PROFILE else min(count, steps)) - 1]
     if lifetime is not None:
         pause = min(pause, lifetime * policy.back_off_share)
     pause *= 0.8 + 0.4 * fraction(certificate, str(count), now.isoformat())
