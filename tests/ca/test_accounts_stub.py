@@ -6,7 +6,6 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -33,13 +32,6 @@ from certbaton.pki import PrivateKey
 KEY = PrivateKey.generate(KeyType.EC_P256)
 MAC = b"a secret of thirty-two bytes ..."
 HMAC_KEY = base64.urlsafe_b64encode(MAC).decode().rstrip("=")
-
-
-@pytest.fixture
-def stub() -> Iterator[Stub]:
-    server = Stub()
-    yield server
-    server.stop()
 
 
 def connect(stub: Stub, key: PrivateKey = KEY, url: str | None = None) -> Session:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import logging
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -32,13 +31,6 @@ def chain(name: str) -> str:
 
 
 DEFAULT, SHORT, LONG = chain("Default"), chain("Short"), chain("Long")
-
-
-@pytest.fixture
-def stub() -> Iterator[Stub]:
-    server = Stub()
-    yield server
-    server.stop()
 
 
 def connect(stub: Stub, preferred: str | None = None, **resources: object) -> Session:

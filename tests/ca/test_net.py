@@ -27,13 +27,6 @@ SOON = 0.3
 IN_TIME = 5.0
 
 
-@pytest.fixture
-def stub() -> Iterator[Stub]:
-    server = Stub()
-    yield server
-    server.stop()
-
-
 def line(stub: Stub, traffic: Traffic | None = None, **options: Any) -> Net:
     return Net(KEY, f"{stub.url}/account/1", traffic=traffic or Traffic(), **options)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
@@ -20,13 +19,6 @@ KEY = PrivateKey.generate(KeyType.EC_P256)
 # Neither has a moment in UTC.
 EDGES = ("9999-12-31T23:59:59-01:00", "0001-01-01T00:00:00+01:00")
 NESTED = b"[" * 100_000
-
-
-@pytest.fixture
-def stub() -> Iterator[Stub]:
-    server = Stub()
-    yield server
-    server.stop()
 
 
 def connect(stub: Stub) -> Session:

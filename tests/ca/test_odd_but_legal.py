@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,13 +22,6 @@ KEY = PrivateKey.generate(KeyType.EC_P256)
 NESTED = b"[" * 100_000
 FIRST, LAST = "0001-01-01T00:00:00+10:00", "9999-12-31T23:59:59-10:00"
 A_DAY = {"start": "2026-11-25T00:00:00Z", "end": "2026-11-26T00:00:00Z"}
-
-
-@pytest.fixture
-def stub() -> Iterator[Stub]:
-    server = Stub()
-    yield server
-    server.stop()
 
 
 def connect(stub: Stub) -> Session:

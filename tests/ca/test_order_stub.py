@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -13,13 +12,6 @@ from ca.stub import Handler, Reply, Stub, json_reply, problem
 from certbaton.ca.order import Failed, Issued, Unfinished, abandon
 from certbaton.errors import CaUnavailable, RateLimited
 from certbaton.model import FailureKind
-
-
-@pytest.fixture
-def stub() -> Iterator[Stub]:
-    server = Stub()
-    yield server
-    server.stop()
 
 
 @pytest.fixture

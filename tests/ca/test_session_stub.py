@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -22,13 +21,6 @@ from lab.process import free_ports
 
 KEY = PrivateKey.generate(KeyType.EC_P256)
 TOKEN = "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0"
-
-
-@pytest.fixture
-def stub() -> Iterator[Stub]:
-    server = Stub()
-    yield server
-    server.stop()
 
 
 def connect(stub: Stub, timeout: float = 10, url: str | None = None) -> Session:
