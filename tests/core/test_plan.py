@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import pytest
 
@@ -359,3 +360,15 @@ def test_a_service_that_cannot_be_written_is_a_failure_and_no_wait() -> None:
     assert [wait.kind for wait in found.waits if wait.kind is not WaitKind.LATER] == [
         WaitKind.BACK_OFF
     ]
+
+
+@pytest.mark.parametrize("backstop", [MINUTE, 6 * HOUR], ids=str)
+def test_what_speaks_against_an_unproven_end_is_looked_at_while_events_tell_of_it(
+    backstop: timedelta,
+) -> None:
+    """They are kept for an hour; `once` does not wait for that."""
+    policy = replace(POLICY, backstop=backstop)
+    there = a_service(SHOP, names=UNPROVEN, sights=[a_sight(OLD)])
+    waits = planned(a_snapshot(UNPROVEN, services=[there]), policy=policy).waits
+    (look,) = [wait for wait in waits if wait.what == "Service shop/shop is looked at again"]
+    assert (look.kind, look.until) == (WaitKind.LATER, NOW + min(backstop, 15 * MINUTE))

@@ -327,6 +327,11 @@ TOLD: dict[str, tuple[There, str | None]] = {
         a_service(names=NEW, sights=[a_sight(ENDED)]),
         f"expired: {NAMES_IT} {SHOWS} certbaton/shop-dead, which ended at 2027-02-28T12:00:00Z",
     ),
+    "an alert": (
+        a_service(names=NEW, sights=[a_sight(trouble="TLS alert no luck", alert=True)]),
+        f"unproven: {NAMES_IT} 192.0.2.1 port 443 answers with an alert (TLS alert no luck)",
+    ),
+    "silence": (a_service(names=NEW, sights=[a_sight(trouble="no answer")]), None),
     "another leaf, and the controller complains": (
         a_service(names=NEW, sights=[a_sight(OLD)], events=[LIMIT]),
         f"unproven: {NAMES_IT} {SHOWS} certbaton/shop-1; the controller says: LimitExceeded",

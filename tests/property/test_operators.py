@@ -348,7 +348,6 @@ def test_whatever_happens() -> None:
     run_state_machine_as_test(machine, settings=chosen)
 
 
-@pytest.mark.xfail(reason="core.reject takes no word of the wire after a handover ended unproven")
 def test_a_place_that_was_full_and_then_answers_with_alerts() -> None:
     """Full for a day when the version came, so that its handover ended without a proof."""
     cloud = Judged(route="outside")

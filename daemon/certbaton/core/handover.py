@@ -5,7 +5,7 @@ The rollout half of `certbaton.core.plan`: one listener at a time, never worse t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from certbaton.core import reject, rollover
 from certbaton.core.choose import Choice, choose, is_useless, will_do
@@ -39,6 +39,8 @@ from certbaton.model import (
 
 # namespace/name; what is longer names no Secret, and would only fill the Journal and the log
 LONGEST_NAME = 253 + 1 + 253
+# An API server keeps Events for an hour: whether an alert came with the version is told by them.
+UNPROVEN_LOOK = timedelta(minutes=15)
 
 
 @dataclass(slots=True)
@@ -79,6 +81,9 @@ def roll_out(
         put_back = _tell(draft, service, choice, snapshot)
         if (unproven := _still_unproven(service, choice, snapshot, policy, now)) is not None:
             draft.notes.append(unproven)
+            what = f"Service {service.ref} is looked at again"
+            until = now + min(policy.backstop, UNPROVEN_LOOK)
+            draft.waits.append(Wait(what, until, WaitKind.LATER))
         if choice.problem is not None:
             until = now + policy.backstop
             draft.waits.append(Wait(choice.problem, until, WaitKind.BACK_OFF))

@@ -223,9 +223,9 @@ def still_unproven(
     """
     Say what speaks against a handover that ended unproven, for as long as it does.
 
-    An older leaf seen from outside, or the controller's words: neither refuses the
-    version, and nobody else will notice. *known* are leaves by their hash: which
-    one is seen, and whether that is late.
+    An older leaf or an alert seen from outside, or the controller's words: none of them
+    refuses the version, and nobody else will notice. *known* are leaves by their hash:
+    which one is seen, and whether that is late.
     """
     wanted, ref = handover.version.leaf, handover.service.ref
     if proof is None or proof.how != UNPROVEN or seen(handover) or wanted is None:
@@ -239,8 +239,9 @@ def still_unproven(
         ),
         None,
     )
+    alert = next((sight for sight in handover.listener.sights if outside and sight.alert), None)
     words = complaint(handover)
-    if other is None and words is None:
+    if other is None and alert is None and words is None:
         return None
     kind, what = "unproven", f"Service {ref} names {handover.version.ref}, and"
     if other is not None and other.leaf_sha256 is not None:
@@ -250,6 +251,8 @@ def still_unproven(
         if leaf is not None and now >= late_time(leaf, policy):
             kind, end = ("late", "ends") if now < leaf.not_after else ("expired", "ended")
             what += f", which {end} at {leaf.not_after:%FT%TZ}"
+    elif alert is not None:
+        what += f" {alert.address} port {alert.port} answers with an alert ({alert.trouble})"
     else:
         what += " its listener was not seen to serve it"
     if words is not None:
