@@ -46,7 +46,10 @@ class Running:
 
     def whole(self, name: str) -> bool:
         """Whether the Service has all that goes with the newest version, on the wire as well."""
-        version = self.certbaton.versions(name)[-1]
+        versions = self.certbaton.versions(name)
+        if not versions:
+            return False
+        version = versions[-1]
         try:
             service = self.world.service("shop", name)
         except KubeError:

@@ -21,12 +21,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.mend import PEBBLE_SERIALS, Mend
 from lab.process import LabError, Process
 
 _HERE = Path(__file__).resolve().parent
 _GO_REQUIREMENTS = _HERE.parents[1] / "requirements" / "go.txt"
 _GO_MINIMUM = (1, 26)
 _GO_SECONDS = 30.0
+_GO_ENVIRON = {
+    "CGO_ENABLED": "0",
+    "GO111MODULE": "on",
+    "GOFLAGS": "-mod=readonly",
+    "GOTOOLCHAIN": "local",
+    "GOWORK": "off",
+}
 _COMMAND = "make tools"
 
 _KUBERNETES = "v1.36.3"
@@ -46,6 +54,7 @@ class Tool:
     package: str
     seconds: float
     link: str = ""
+    mend: Mend | None = None
 
     @property
     def sources(self) -> Path:
@@ -60,7 +69,7 @@ class Tool:
     @property
     def binary(self) -> Path:
         """Where its binary is, or will be: a folder for each pinned state and set of flags."""
-        key = hashlib.sha256(self.link_flags.encode())
+        key = hashlib.sha256(f"{self.link_flags}{self.mend or ''}".encode())
         for name in ("go.mod", "go.sum"):
             key.update((self.sources / name).read_bytes())
         return cache_dir() / f"{self.module}-{key.hexdigest()[:16]}" / self.name
@@ -80,7 +89,13 @@ class Tool:
 TOOLS = {
     tool.name: tool
     for tool in (
-        Tool("pebble", "pebble", "github.com/letsencrypt/pebble/v2/cmd/pebble", 22),
+        Tool(
+            "pebble",
+            "pebble",
+            "github.com/letsencrypt/pebble/v2/cmd/pebble",
+            22,
+            mend=PEBBLE_SERIALS,
+        ),
         Tool(
             "pebble-challtestsrv",
             "pebble",
@@ -245,22 +260,19 @@ def _build_one(tool: Tool, go: Path, progress: Progress, what: str) -> None:
     again = f"`{_COMMAND}` tries again"
     with tempfile.TemporaryDirectory(prefix="stage-", dir=cache_dir()) as stage:
         staged = Path(stage) / tool.name
-        process = Process(
-            f"go build {tool.name}",
-            # No C compiler needed, and no path of this machine in the binary.
-            [go, "build", "-trimpath", "-ldflags", tool.link_flags, "-o", staged, tool.package],
-            log=cache_dir() / "logs" / f"{tool.name}.log",
-            environ={
-                "CGO_ENABLED": "0",
-                "GO111MODULE": "on",
-                "GOFLAGS": "-mod=readonly",
-                "GOTOOLCHAIN": "local",
-                "GOWORK": "off",
-            },
-            cwd=tool.sources,
-        )
-        process.log.unlink(missing_ok=True)
+        # No C compiler needed, and no path of this machine in the binary.
+        flags: list[str | Path] = ["-trimpath", "-ldflags", tool.link_flags, "-o", staged]
         try:
+            if tool.mend is not None:
+                flags += ["-modfile", tool.mend.modfile(go, Path(stage), _GO_ENVIRON, tool.sources)]
+            process = Process(
+                f"go build {tool.name}",
+                [go, "build", *flags, tool.package],
+                log=cache_dir() / "logs" / f"{tool.name}.log",
+                environ=_GO_ENVIRON,
+                cwd=tool.sources,
+            )
+            process.log.unlink(missing_ok=True)
             code = progress.step(what, tool.seconds, process, deadline=3600.0)
         except LabError as error:
             raise LabError(f"{tool.name} could not be built ({error}); {again}.") from error
