@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 _PORTS = {"http": 80, "https": 443}
 # a name or an IPv4 address or network, an IPv6 one bare or in brackets; a port where that is clear
-_ENTRY = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<name>[^:\[\]]*))(?::(?P<port>[0-9]+))?")
+_ENTRY = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<name>[^:\[\]]*))(?::(?P<port>[0-9]{1,5}))?")
 
 
 def exempts(no_proxy: str, url: str) -> bool:

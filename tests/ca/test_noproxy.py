@@ -55,6 +55,7 @@ def test_what_is_reached_directly(no_proxy: str, url: str) -> None:
         ("10.0.0.0/8", NAME),
         ("corp.example", "https://[bad/dir"),
         ("corp.example", "https://ca.corp.example:bad/dir"),
+        pytest.param("corp.example:" + "4" * 5000, NAME, id="a port without end"),
     ],
 )
 def test_what_is_not(no_proxy: str, url: str) -> None:

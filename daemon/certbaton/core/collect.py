@@ -116,14 +116,13 @@ def collect(
             ended = handed_over_at(spec, snapshot, wanted)
             retention = share(lifetime, policy.retention_share, policy.retention_ceiling)
             clock = ended + retention if ended else None
-    idle = [each for each in snapshot.versions if each.ref not in snapshot.references]
-    idle = [each for each in idle if wanted is None or each.ref != wanted.ref]
+    in_use = snapshot.references | ({wanted.ref} if wanted is not None else set())
     for version in snapshot.versions:
         name = version.certificate
         if version.ref in keep:
             if version.marked_at is not None:
                 actions.append(Unmark(name, f"{version.ref} is in use again", version))
-            elif version in idle and version.leaf is not None and usable(version, now):
+            elif version.ref not in in_use and version.leaf is not None and usable(version, now):
                 what = f"{version.ref} is kept until it expires"
                 waits.append(Wait(what, version.leaf.not_after, WaitKind.LATER))
             continue
